@@ -1,0 +1,114 @@
+//! What a planner wants to know of a model, read from its header alone.
+
+use std::collections::BTreeMap;
+
+use crate::{Error, Header, TensorType, Value};
+
+/// The shape and the weights of a decoder model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// `general.architecture`, for example `llama`.
+    pub architecture: String,
+    /// `general.name`, if the file has one.
+    pub name: Option<String>,
+    /// The longest context the model was made for, in tokens.
+    pub context_length: u64,
+    pub layers: u64,
+    /// Width of the hidden state.
+    pub embedding: u64,
+    pub heads: u64,
+    /// Key/value heads; the largest, where layers differ.
+    pub kv_heads: u64,
+    /// Width of one key head and of one value head.
+    pub key_length: u64,
+    pub value_length: u64,
+    /// Tokens in the vocabulary.
+    pub vocabulary: u64,
+    /// `tokenizer.ggml.model`, for example `gpt2`.
+    pub tokenizer: String,
+    pub has_chat_template: bool,
+    /// Tensor bytes in the file by type.
+    pub bytes_by_type: BTreeMap<TensorType, u64>,
+    /// Bytes of the whole file.
+    pub file_len: u64,
+}
+
+impl Summary {
+    /// Reads the summary out of a header.
+    ///
+    /// # Errors
+    /// A key that every decoder model has is missing, has the wrong type or makes no sense.
+    pub fn of(header: &Header) -> Result<Self, Error> {
+        let architecture = header.str("general.architecture")?.to_owned();
+        let key = |name: &str| format!("{architecture}.{name}");
+        let positive = |name: &str| match header.u64(&key(name))? {
+            0 => Err(Error::key(key(name), "must not be zero")),
+            n => Ok(n),
+        };
+        let embedding = positive("embedding_length")?;
+        let heads = positive("attention.head_count")?;
+        let head_width = |name: &str| match header.metadata.contains_key(&key(name)) {
+            true => positive(name),
+            false => Ok(embedding / heads),
+        };
+        Ok(Self {
+            name: header.metadata.get("general.name").and_then(Value::as_str).map(str::to_owned),
+            context_length: positive("context_length")?,
+            layers: positive("block_count")?,
+            embedding,
+            heads,
+            kv_heads: kv_heads(header, &key("attention.head_count_kv"), heads)?,
+            key_length: head_width("attention.key_length")?,
+            value_length: head_width("attention.value_length")?,
+            vocabulary: vocabulary(header)?,
+            tokenizer: header.str("tokenizer.ggml.model")?.to_owned(),
+            has_chat_template: header.metadata.contains_key("tokenizer.chat_template"),
+            bytes_by_type: bytes_by_type(header),
+            file_len: header.file_len,
+            architecture,
+        })
+    }
+
+    /// Bytes that one token takes in the KV cache at `element_bytes` per number.
+    pub fn kv_bytes_per_token(&self, element_bytes: u64) -> u64 {
+        let per_layer = self.kv_heads.saturating_mul(self.key_length.saturating_add(self.value_length));
+        self.layers.saturating_mul(per_layer).saturating_mul(element_bytes)
+    }
+
+    /// The type that holds the most bytes: how people name the quantization of a file.
+    pub fn main_type(&self) -> Option<TensorType> {
+        self.bytes_by_type.iter().max_by_key(|(_, bytes)| **bytes).map(|(kind, _)| *kind)
+    }
+
+    /// Bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.bytes_by_type.values().sum()
+    }
+}
+
+/// One number, or one number a layer, or absent: then as many as query heads.
+fn kv_heads(header: &Header, key: &str, heads: u64) -> Result<u64, Error> {
+    let found = match header.metadata.get(key) {
+        None => Some(heads),
+        Some(Value::Array(array)) => array.to_u64s().and_then(|all| all.into_iter().max()),
+        Some(value) => value.as_u64(),
+    };
+    found.filter(|n| *n > 0).ok_or_else(|| Error::key(key, "must be a positive integer, or one for each layer"))
+}
+
+fn vocabulary(header: &Header) -> Result<u64, Error> {
+    const KEY: &str = "tokenizer.ggml.tokens";
+    let tokens = header.metadata.get(KEY).ok_or_else(|| Error::key(KEY, "is missing"))?;
+    match tokens.as_array() {
+        Some(array) if !array.is_empty() => Ok(array.len() as u64),
+        _ => Err(Error::key(KEY, "must be a list of strings")),
+    }
+}
+
+fn bytes_by_type(header: &Header) -> BTreeMap<TensorType, u64> {
+    let mut bytes = BTreeMap::new();
+    for tensor in &header.tensors {
+        *bytes.entry(tensor.kind).or_default() += tensor.bytes;
+    }
+    bytes
+}
