@@ -1,0 +1,205 @@
+//! The data that crosses the seam. Plain values; no behaviour but arithmetic.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::domain::ModelId;
+
+/// Whether an engine can run a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    Yes,
+    /// Why not, as a sentence for the person who wrote the registry file.
+    No(String),
+}
+
+/// What to load, and for how much use.
+#[derive(Clone, Debug)]
+pub struct LoadSpec {
+    pub model: ModelId,
+    /// The GGUF file.
+    pub source: PathBuf,
+    /// Its header's summary; `None` only for engines that read no file.
+    pub summary: Option<Arc<gguf::Summary>>,
+    /// Tokens a sequence may hold, prompt and answer together.
+    pub context: u32,
+    /// Sequences that may run at once.
+    pub sequences: u32,
+}
+
+/// Bytes by what they are for. Every number of it is in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Footprint {
+    /// Weights that are pages of the file: shared between models, given back under pressure.
+    pub weights_mapped: u64,
+    /// Weights in memory of our own.
+    pub weights_private: u64,
+    /// Keys and values of all sequences at full context.
+    pub kv: u64,
+    /// Activations and other room that a step needs.
+    pub scratch: u64,
+    /// Tokenizer, vocabulary, rope and grammar tables.
+    pub tables: u64,
+}
+
+impl Footprint {
+    /// All lines together, saturating.
+    pub fn total(&self) -> u64 {
+        [self.weights_mapped, self.weights_private, self.kv, self.scratch, self.tables]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// What a loaded model can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Capabilities {
+    /// Tokens a sequence may hold, prompt and answer together.
+    pub context: u32,
+    /// Sequences that truly run at once; what is beyond waits in the gateway's queue.
+    pub sequences: u32,
+    /// Whether the model has a chat template.
+    pub chat: bool,
+}
+
+/// Who said a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub role: Role,
+    pub text: String,
+}
+
+/// What the model is to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Rendered through the model's chat template.
+    Chat(Vec<Message>),
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// One sequence to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    pub prompt: Prompt,
+    /// Tokens to generate at most; without it, as many as the context has room for.
+    pub max_tokens: Option<u32>,
+    pub sampling: Sampling,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// How the next token is chosen. The defaults are OpenAI's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token always.
+    pub temperature: f32,
+    /// Nucleus: the smallest set of tokens with this probability together. 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many of the likeliest tokens. 0 keeps all.
+    pub top_k: u32,
+    /// Keep tokens at least this likely in proportion to the likeliest. 0 keeps all.
+    pub min_p: f32,
+    /// Taken off a token's logit for each time it was generated.
+    pub frequency_penalty: f32,
+    /// Taken off a token's logit if it was generated at all.
+    pub presence_penalty: f32,
+    /// Divides the logit (multiplies, where negative) of tokens seen in prompt or answer. 1 is off.
+    pub repetition_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: BTreeMap<u32, f32>,
+    /// The same seed and request give the same answer.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: BTreeMap::new(),
+            seed: None,
+        }
+    }
+}
+
+/// One thing that happened to a sequence, in the order prefill, tokens, finished.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenEvent {
+    /// The prompt was read: `tokens` of it, of which `cached` came from an earlier request.
+    Prefill { tokens: u32, cached: u32 },
+    /// One generated token. Its text may be empty while a character is incomplete or while it may
+    /// belong to a stop text.
+    Token { id: u32, text: String },
+    /// The end. `text` is what was still held back and turned out to belong to the answer.
+    Finished { reason: FinishReason, text: String, usage: Usage, timings: Timings },
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FinishReason {
+    /// The model ended its answer, or a stop text did.
+    Stop,
+    /// `max_tokens` or the context was used up.
+    Length,
+}
+
+/// Tokens of one sequence. `completion` counts every token generated, the stop token included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub prompt: u32,
+    pub cached: u32,
+    pub completion: u32,
+}
+
+/// Where a sequence's time went, inside the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// From acceptance to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+/// Sequences inside the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub running: u32,
+    pub waiting: u32,
+}
+
+/// Whether an unload gave the memory back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    Yes,
+    /// Something still holds it; the reason, for the operator. The bytes stay on the books.
+    No(String),
+}
