@@ -1,2 +1,4 @@
+pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod telemetry;

@@ -1,0 +1,13 @@
+//! The registry file, from text to a checked catalog.
+//!
+//! [`registry_file`] is what may be written; [`catalog`] is what it means once every path was
+//! looked at and every default filled in; [`plan`] is the memory table of `pensieve validate`.
+//! All problems are collected, each with its line, its YAML path and what to do.
+
+pub mod catalog;
+pub mod plan;
+mod problem;
+pub mod registry_file;
+
+pub use catalog::{Catalog, ModelConfig, Mode, QueueConfig};
+pub use problem::{Problem, Problems};
