@@ -1,0 +1,152 @@
+//! WHO GOES WHERE: from a model's name to a stream of tokens.
+//!
+//! [`Gateway::submit`] resolves the name, puts the request into the model's bounded queue and
+//! returns once the model has accepted it. One [`worker`] a model takes requests from the queue,
+//! gets a lease from the registry (which loads the model if need be) and a sequence slot, and
+//! starts the sequence. Lease, slot and metrics travel in the returned [`Running`] stream and end
+//! with it. A caller who leaves, at any point, takes everything along.
+//!
+//! The gateway knows the registry and the seam. It knows no HTTP.
+
+mod error;
+mod queue;
+mod rate;
+mod running;
+mod slots;
+mod worker;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::Error;
+pub use running::Running;
+
+use crate::config::{Catalog, ModelConfig};
+use crate::domain::ModelId;
+use crate::engine::GenerateRequest;
+use crate::registry::{self, State};
+use crate::telemetry::Metrics;
+use queue::{Job, Queue};
+use rate::ServiceRate;
+
+/// The one way in for every dialect. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    catalog: Arc<Catalog>,
+    registry: registry::Handle,
+    lanes: IndexMap<ModelId, Arc<Lane>>,
+    metrics: Arc<Metrics>,
+    /// Cancelled when the server starts to shut down: new requests are refused.
+    closing: CancellationToken,
+}
+
+/// What belongs to one model: its queue and how fast it is served.
+struct Lane {
+    config: Arc<ModelConfig>,
+    queue: Queue,
+    rate: ServiceRate,
+    metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// Starts one worker a model on `tasks`; they end when `shutdown` is cancelled.
+    pub fn start(
+        catalog: Arc<Catalog>,
+        registry: registry::Handle,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+        closing: CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let lanes: IndexMap<ModelId, Arc<Lane>> = catalog
+            .models
+            .iter()
+            .map(|(id, config)| {
+                let queue = Queue::new(config.queue.depth, metrics.requests_waiting.with_label_values(&[id.as_str()]));
+                let lane = Lane { config: config.clone(), queue, rate: ServiceRate::default(), metrics: metrics.clone() };
+                (id.clone(), Arc::new(lane))
+            })
+            .collect();
+        for lane in lanes.values() {
+            let worker = worker::run(lane.clone(), registry.clone());
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move { shutdown.run_until_cancelled(worker).await });
+        }
+        Self { shared: Arc::new(Shared { catalog, registry, lanes, metrics, closing }) }
+    }
+
+    /// The configuration of the model called `name`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] with the names there are.
+    pub fn resolve(&self, name: &str) -> Result<&Arc<ModelConfig>, Error> {
+        self.shared.catalog.resolve(name).ok_or_else(|| Error::UnknownModel {
+            name: name.to_owned(),
+            known: self.shared.catalog.models.keys().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Brings a request to its model and returns the answer's stream once the model has accepted
+    /// it. Dropping the future leaves the queue; dropping the stream ends the sequence.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing was generated then.
+    pub async fn submit(&self, model: &str, request: GenerateRequest) -> Result<Running, Error> {
+        let result = self.try_submit(model, request).await;
+        if let Err(error) = &result {
+            let known = self.shared.catalog.resolve(model).map_or("unknown", |config| config.id.as_str());
+            self.shared.metrics.rejected.with_label_values(&[known, error.code()]).inc();
+        }
+        result
+    }
+
+    async fn try_submit(&self, model: &str, request: GenerateRequest) -> Result<Running, Error> {
+        if self.shared.closing.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let id = &self.resolve(model)?.id;
+        let lane = self.shared.lanes.get(id).ok_or(Error::ShuttingDown)?;
+        let timeout = lane.config.queue.timeout;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { request, arrived: Instant::now(), reply };
+        let place = lane.queue.push(job).map_err(|_| Error::QueueFull {
+            depth: lane.config.queue.depth,
+            retry_after: lane.rate.until_free(lane.queue.len()),
+        })?;
+        let departure = running::Departure::new(lane.metrics.clone(), id.clone(), "queued");
+        let accepted = tokio::time::timeout(timeout, answer).await;
+        departure.disarm();
+        drop(place);
+        match accepted {
+            Ok(Ok(result)) => result,
+            Ok(Err(_worker_gone)) => Err(Error::ShuttingDown),
+            Err(_elapsed) => Err(self.overdue(id, lane)),
+        }
+    }
+
+    /// Why a request waited in vain: its model is still loading, or others were before it.
+    fn overdue(&self, id: &ModelId, lane: &Lane) -> Error {
+        let view = self.shared.registry.view();
+        let model = view.model(id);
+        let waited = lane.config.queue.timeout;
+        match model.map(|model| &model.state) {
+            Some(State::Ready) | None => {
+                Error::QueueTimeout { waited, retry_after: lane.rate.until_free(lane.queue.len()) }
+            }
+            Some(state) => Error::Loading {
+                state: state.name(),
+                waited,
+                retry_after: rate::until_loaded(model.and_then(|model| model.load_time)),
+            },
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A picture of the registry, taken after every step of its loop. Readers look at it; nobody acts
+//! on it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::State;
+use super::lease::Counter;
+use crate::config::ModelConfig;
+use crate::domain::ModelId;
+use crate::engine::{Capabilities, Footprint};
+
+#[derive(Clone)]
+pub struct View {
+    /// In the order of the registry file.
+    pub models: Arc<[ModelView]>,
+    pub budget: u64,
+    /// Bytes on the books: reserved and committed.
+    pub used: u64,
+}
+
+#[derive(Clone)]
+pub struct ModelView {
+    pub config: Arc<ModelConfig>,
+    pub state: State,
+    /// When this state was entered.
+    pub since: Instant,
+    /// What the last load took.
+    pub load_time: Option<Duration>,
+    /// What it holds, as the engine measured it; only while it is loaded.
+    pub measured: Option<Footprint>,
+    pub capabilities: Option<Capabilities>,
+    pub(super) leases: Counter,
+}
+
+impl View {
+    pub fn model(&self, id: &ModelId) -> Option<&ModelView> {
+        self.models.iter().find(|model| model.config.id == *id)
+    }
+
+    /// Preloaded models that are not ready, with their state; empty once the server is ready.
+    pub fn not_ready(&self) -> impl Iterator<Item = &ModelView> {
+        self.models.iter().filter(|model| model.config.preload && model.state != State::Ready)
+    }
+}
+
+impl ModelView {
+    /// Requests that use it at this moment.
+    pub fn leases(&self) -> u32 {
+        self.leases.usage().count
+    }
+}
