@@ -8,7 +8,7 @@ use std::time::Duration;
 use gguf::{Header, Summary};
 use indexmap::IndexMap;
 
-use super::registry_file::{Model, ModeName, RegistryFile, Sampling, Settings};
+use super::registry_file::{ModeName, Model, RegistryFile, Sampling, Settings};
 use super::{Problem, Problems};
 use crate::domain::{Bytes, ModelId};
 use crate::engine::{Choice, Engines, Footprint, LoadSpec};
@@ -85,7 +85,8 @@ impl Catalog {
             Problems::one(path, 0, "", format!("the registry file cannot be read ({error}): name one with --registry"))
         })?;
         let file = RegistryFile::parse(&text, path)?;
-        let mut check = Check { directory: path.parent().unwrap_or(Path::new(".")), engines, problems: Vec::new() };
+        let mut check =
+            Check { directory: path.parent().unwrap_or_else(|| Path::new(".")), engines, problems: Vec::new() };
         let catalog = check.catalog(&file);
         match check.problems.is_empty() {
             true => Ok(catalog),
@@ -156,7 +157,11 @@ impl Check<'_> {
             }
             None => {
                 if file.models.len() > 1 {
-                    self.problem(0, "single", "several models are listed: name the one to serve as `single: {model: ...}`");
+                    self.problem(
+                        0,
+                        "single",
+                        "several models are listed: name the one to serve as `single: {model: ...}`",
+                    );
                 }
                 file.models.keys().next().map(String::as_str)
             }
@@ -229,7 +234,11 @@ impl Check<'_> {
         asked.map_or(DEFAULT_SEQUENCES, |asked| asked.value)
     }
 
-    fn aliases(&mut self, file: &RegistryFile, models: &IndexMap<ModelId, Arc<ModelConfig>>) -> BTreeMap<String, ModelId> {
+    fn aliases(
+        &mut self,
+        file: &RegistryFile,
+        models: &IndexMap<ModelId, Arc<ModelConfig>>,
+    ) -> BTreeMap<String, ModelId> {
         let mut taken: BTreeMap<String, ModelId> = BTreeMap::new();
         for (id, entry) in file.models.iter().filter(|(id, _)| models.contains_key(id.as_str())) {
             for alias in &entry.value.aliases {
@@ -300,7 +309,6 @@ impl Sampling {
             top_k: self.top_k.or(below.top_k),
             min_p: self.min_p.or(below.min_p),
             repetition_penalty: self.repetition_penalty.or(below.repetition_penalty),
-            max_tokens: self.max_tokens.or(below.max_tokens),
         }
     }
 }

@@ -9,5 +9,5 @@ pub mod plan;
 mod problem;
 pub mod registry_file;
 
-pub use catalog::{Catalog, ModelConfig, Mode, QueueConfig};
+pub use catalog::{Catalog, Mode, ModelConfig, QueueConfig};
 pub use problem::{Problem, Problems};

@@ -25,7 +25,7 @@ fn row(config: &ModelConfig) -> [String; 9] {
     [
         config.id.to_string(),
         config.choice.engine.name().to_owned(),
-        kind.map_or("-".to_owned(), |kind| kind.to_string()),
+        kind.map_or_else(|| "-".to_owned(), |kind| kind.to_string()),
         config.spec.context.to_string(),
         start(config).to_owned(),
         Bytes::b(estimate.weights_mapped.saturating_add(estimate.weights_private)).to_string(),

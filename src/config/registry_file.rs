@@ -85,7 +85,6 @@ pub struct Sampling {
     pub top_k: Option<u32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
-    pub max_tokens: Option<u32>,
 }
 
 /// One entry of `models:`.

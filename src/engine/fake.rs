@@ -101,7 +101,7 @@ impl Engine for Fake {
 
     async fn load(&self, spec: LoadSpec) -> Result<Arc<dyn LoadedModel>, Error> {
         let script = self.script_of(&spec.model).clone();
-        sleep(script.load_time).await;
+        pause(script.load_time).await;
         match &script.load_error {
             Some(error) => Err(error.clone()),
             None => Ok(Arc::new(Model {
@@ -188,7 +188,8 @@ impl LoadedModel for Model {
         let max_tokens = answer_room(prompt.len(), request.max_tokens, self.spec.context)?;
         let answer = format!("{}: {}", self.spec.model, self.detokenize(&prompt)?);
         let (sink, stream) = token_channel(max_tokens);
-        let sequence = Sequence { prompt, answer: answer.into_bytes(), max_tokens, request, script: self.script.clone() };
+        let sequence =
+            Sequence { prompt, answer: answer.into_bytes(), max_tokens, request, script: self.script.clone() };
         let (slots, counts, stopped) = (self.slots.clone(), self.counts.clone(), self.stopped.clone());
         self.sequences.spawn(async move {
             let turn = {
@@ -253,7 +254,7 @@ struct Sequence {
 impl Sequence {
     async fn run(self, sink: &TokenSink) {
         let started = Instant::now();
-        sleep(self.script.prefill_time).await;
+        pause(self.script.prefill_time).await;
         let tokens = self.prompt.len() as u32;
         if !sink.send(Ok(TokenEvent::Prefill { tokens, cached: 0 })) {
             return;
@@ -280,7 +281,7 @@ impl Sequence {
             {
                 return Err(error.clone());
             }
-            sleep(self.script.token_time).await;
+            pause(self.script.token_time).await;
             let id = sampler.next(&mut self.logits(count as usize));
             if id == END {
                 return Ok((FinishReason::Stop, stops.finish(), count + 1));
@@ -306,6 +307,13 @@ impl Sequence {
         logits[usize::from(b' ')..=usize::from(b'~')].fill(0.0);
         logits[next] = LEAD;
         logits
+    }
+}
+
+/// A sleep of no time would still take a millisecond.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
     }
 }
 

@@ -47,6 +47,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Cancelled when the server starts to shut down: new requests are refused.
     closing: CancellationToken,
+    /// One token for each request in the house, from its arrival to the end of its stream.
+    inside: TaskTracker,
 }
 
 /// What belongs to one model: its queue and how fast it is served.
@@ -72,7 +74,8 @@ impl Gateway {
             .iter()
             .map(|(id, config)| {
                 let queue = Queue::new(config.queue.depth, metrics.requests_waiting.with_label_values(&[id.as_str()]));
-                let lane = Lane { config: config.clone(), queue, rate: ServiceRate::default(), metrics: metrics.clone() };
+                let lane =
+                    Lane { config: config.clone(), queue, rate: ServiceRate::default(), metrics: metrics.clone() };
                 (id.clone(), Arc::new(lane))
             })
             .collect();
@@ -81,7 +84,14 @@ impl Gateway {
             let shutdown = shutdown.clone();
             tasks.spawn(async move { shutdown.run_until_cancelled(worker).await });
         }
-        Self { shared: Arc::new(Shared { catalog, registry, lanes, metrics, closing }) }
+        Self { shared: Arc::new(Shared { catalog, registry, lanes, metrics, closing, inside: TaskTracker::new() }) }
+    }
+
+    /// Completes when no request is in the house any more; for the shutdown, as it may be called
+    /// only once no new ones are let in.
+    pub async fn idle(&self) {
+        self.shared.inside.close();
+        self.shared.inside.wait().await;
     }
 
     /// The configuration of the model called `name`.
@@ -113,6 +123,7 @@ impl Gateway {
         if self.shared.closing.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
+        let inside = self.shared.inside.token();
         let id = &self.resolve(model)?.id;
         let lane = self.shared.lanes.get(id).ok_or(Error::ShuttingDown)?;
         let timeout = lane.config.queue.timeout;
@@ -127,7 +138,7 @@ impl Gateway {
         departure.disarm();
         drop(place);
         match accepted {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => result.map(|running| running.holding(inside)),
             Ok(Err(_worker_gone)) => Err(Error::ShuttingDown),
             Err(_elapsed) => Err(self.overdue(id, lane)),
         }

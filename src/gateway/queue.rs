@@ -105,8 +105,12 @@ mod tests {
     use crate::engine::{Prompt, Sampling};
 
     fn job(text: &str) -> (Job, oneshot::Receiver<Result<Running, Error>>) {
-        let request =
-            GenerateRequest { prompt: Prompt::Text(text.into()), max_tokens: None, sampling: Sampling::default(), stop: vec![] };
+        let request = GenerateRequest {
+            prompt: Prompt::Text(text.into()),
+            max_tokens: None,
+            sampling: Sampling::default(),
+            stop: vec![],
+        };
         let (reply, answer) = oneshot::channel();
         (Job { request, arrived: Instant::now(), reply }, answer)
     }

@@ -30,6 +30,12 @@ impl Running {
         Self { stream, guard, lease }
     }
 
+    /// Keeps `held` until the stream is dropped.
+    #[must_use]
+    pub(super) fn holding(self, held: impl Send + Sync + 'static) -> Self {
+        Self { stream: self.stream.holding(held), ..self }
+    }
+
     /// The id of the model that answers.
     pub fn model(&self) -> &ModelId {
         self.lease.id()

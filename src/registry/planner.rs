@@ -36,7 +36,9 @@ pub enum Admission {
     /// Models in use hold the room; ask again when one of them is free.
     Busy,
     /// No waiting helps: this much can be made free at most.
-    NeverFits { free_at_most: u64 },
+    NeverFits {
+        free_at_most: u64,
+    },
 }
 
 /// Whether `needed` bytes fit beside `residents` in `budget`. Victims are the least recently used.

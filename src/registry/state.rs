@@ -76,14 +76,8 @@ mod tests {
     #[test]
     fn every_pair_of_state_and_event_is_decided() {
         let why = || "why".to_owned();
-        let states = [
-            State::Unloaded,
-            State::Loading,
-            State::Ready,
-            State::Draining,
-            State::Unloading,
-            State::Failed(why()),
-        ];
+        let states =
+            [State::Unloaded, State::Loading, State::Ready, State::Draining, State::Unloading, State::Failed(why())];
         let events = [
             Event::LoadStarted,
             Event::Loaded,

@@ -1,5 +1,7 @@
 //! The log subscriber. Lines go to standard error; prompts, completions and keys never do.
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +22,10 @@ pub fn install(format: Format, filter: &str) -> Result<(), String> {
     // The engine crate logs its own progress at info; what users need of it, our lines say.
     let filter = EnvFilter::try_new(format!("{filter},mistralrs_core=warn,mistralrs_quant=warn"))
         .map_err(|error| format!("the log filter `{filter}` cannot be read: {error}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let _ = match format {
         Format::Pretty => lines.try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),

@@ -96,7 +96,8 @@ fn single_mode_keeps_one_model_and_preloads_it() {
     let house = House::new();
     house.file("a.gguf", &model("llama"));
     let models = "memory: { budget: 1MiB }\nmodels:\n  a: { source: a.gguf }\n  b: { source: a.gguf }\n";
-    let catalog = house.check(&format!("version: 1\nmode: single\nsingle: {{ model: b, sequences: 7 }}\n{models}")).unwrap();
+    let catalog =
+        house.check(&format!("version: 1\nmode: single\nsingle: {{ model: b, sequences: 7 }}\n{models}")).unwrap();
     assert_eq!(catalog.models.len(), 1);
     assert!(catalog.models["b"].preload);
     assert_eq!(catalog.models["b"].spec.sequences, 7);
@@ -109,14 +110,17 @@ fn single_mode_keeps_one_model_and_preloads_it() {
 fn mistakes_in_the_text_name_line_and_path() {
     let house = House::new();
     house.file("a.gguf", &model("llama"));
-    let unknown = house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a:\n    source: a.gguf\n    prelaod: true\n");
+    let unknown =
+        house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a:\n    source: a.gguf\n    prelaod: true\n");
     assert!(unknown.starts_with("registry.yaml:6: models.a"), "{unknown}");
     assert!(unknown.contains("prelaod") && unknown.contains("preload"), "{unknown}");
-    let twice = house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { source: a.gguf }\n  a: { source: a.gguf }\n");
+    let twice = house
+        .problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { source: a.gguf }\n  a: { source: a.gguf }\n");
     assert!(twice.starts_with("registry.yaml:5: models") && twice.contains("duplicate"), "{twice}");
     let size = house.problems("version: 1\nmemory: { budget: lots }\nmodels: {}\n");
     assert!(size.starts_with("registry.yaml:2: memory.budget"), "{size}");
-    let time = house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { source: a.gguf, queue: { timeout: soon } }\n");
+    let time = house
+        .problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { source: a.gguf, queue: { timeout: soon } }\n");
     assert!(time.contains("models.a.queue.timeout") && time.contains("write it as 30s"), "{time}");
     let version = house.problems("version: 2\nmemory: { budget: 1GiB }\nmodels:\n  a: { source: a.gguf }\n");
     assert_eq!(version, "registry.yaml:1: version: version 2 is not known: write `version: 1`");
@@ -135,7 +139,10 @@ fn files_that_cannot_serve_are_named_with_the_remedy() {
     );
     let lines: Vec<&str> = problems.lines().collect();
     assert_eq!(lines.len(), 5, "{problems}");
-    assert!(lines[0].starts_with("registry.yaml:4: models.gone.source: gone.gguf: the file is not there"), "{problems}");
+    assert!(
+        lines[0].starts_with("registry.yaml:4: models.gone.source: gone.gguf: the file is not there"),
+        "{problems}"
+    );
     assert!(lines[1].contains("truncated") && lines[1].contains("token_embd.weight"), "{problems}");
     assert!(lines[2].contains("not a GGUF file"), "{problems}");
     assert!(lines[3].contains("architecture `mamba` is not supported"), "{problems}");
@@ -172,9 +179,11 @@ fn the_fake_engine_needs_no_file_but_must_be_named() {
     let house = House::new();
     let catalog = house.check("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { engine: fake }\n").unwrap();
     assert_eq!(catalog.models["a"].choice.engine.name(), "fake");
-    let unknown = house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { engine: vllm, source: a.gguf }\n");
+    let unknown =
+        house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { engine: vllm, source: a.gguf }\n");
     assert!(unknown.contains("the file is not there"), "{unknown}");
     house.file("a.gguf", &model("llama"));
-    let unknown = house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { engine: vllm, source: a.gguf }\n");
+    let unknown =
+        house.problems("version: 1\nmemory: { budget: 1GiB }\nmodels:\n  a: { engine: vllm, source: a.gguf }\n");
     assert!(unknown.contains("there is no engine `vllm`"), "{unknown}");
 }

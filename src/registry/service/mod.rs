@@ -16,8 +16,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ledger::{Entry, Ledger};
 use super::lease::Counter;
+use super::ledger::{Entry, Ledger};
 use super::planner::{self, Admission, Resident, Standing};
 use super::state::Event;
 use super::{Error, Handle, Lease, ModelView, State, Swapped, View, swap};

@@ -11,18 +11,36 @@ use crate::config::ModelConfig;
 use crate::config::catalog::header_of;
 use crate::domain::{Bytes, ModelId};
 use crate::engine::{Error, LoadedModel, Released};
-use crate::registry::ledger::Overrun;
 use crate::registry::lease::Counter;
+use crate::registry::ledger::Overrun;
 
 /// What a task tells the loop.
 pub(super) enum Report {
-    Loaded { id: ModelId, model: Arc<dyn LoadedModel>, took: Duration },
-    LoadFailed { id: ModelId, reason: String, took: Duration, memory_back: bool },
+    Loaded {
+        id: ModelId,
+        model: Arc<dyn LoadedModel>,
+        took: Duration,
+    },
+    LoadFailed {
+        id: ModelId,
+        reason: String,
+        took: Duration,
+        memory_back: bool,
+    },
     /// A load that had timed out has ended, and its memory is back.
-    LateLoadReleased { id: ModelId },
-    Drained { id: ModelId },
-    Unloaded { id: ModelId, released: Released },
-    Swapped { succeeded: bool },
+    LateLoadReleased {
+        id: ModelId,
+    },
+    Drained {
+        id: ModelId,
+    },
+    Unloaded {
+        id: ModelId,
+        released: Released,
+    },
+    Swapped {
+        succeeded: bool,
+    },
 }
 
 /// The way back to the loop.

@@ -1,0 +1,49 @@
+//! `POST /v1/chat/completions`.
+
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::convert;
+use super::reply::{self, unix_seconds};
+use super::stream::{ChatStream, Head};
+use super::types::{AssistantMessage, ChatChoice, ChatChunk, ChatCompletion, ChatRequest};
+use crate::api::extract::JsonBody;
+use crate::api::{ApiError, Shared};
+
+/// Continue a conversation.
+///
+/// The model is loaded if it is not; the request waits in the model's queue until its turn.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answer; with `stream`, chunks as server-sent events.", content(
+            (ChatCompletion = "application/json"), (ChatChunk = "text/event-stream"))),
+        ApiError,
+    )
+)]
+pub(in crate::api) async fn create(
+    State(context): Shared,
+    JsonBody(wire): JsonBody<ChatRequest>,
+) -> Result<Response, ApiError> {
+    let model = wire.model.clone();
+    let understood = convert::chat(wire, &context.gateway.resolve(&model)?.sampling)?;
+    let (id, created) = (format!("chatcmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
+    let head = |model, include_usage| ChatStream(Head { id: id.clone(), created, model, include_usage });
+    let whole = |model, answer: reply::Collected| ChatCompletion {
+        id: id.clone(),
+        object: "chat.completion",
+        created,
+        model,
+        choices: [ChatChoice {
+            index: 0,
+            message: AssistantMessage { role: "assistant", content: answer.text, refusal: None },
+            logprobs: None,
+            finish_reason: answer.finish_reason,
+        }],
+        usage: answer.usage,
+    };
+    reply::run(&context, &model, understood, head, whole).await
+}

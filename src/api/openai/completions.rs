@@ -1,0 +1,49 @@
+//! `POST /v1/completions`.
+
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::convert;
+use super::reply::{self, unix_seconds};
+use super::stream::{CompletionStream, Head};
+use super::types::{Completion, CompletionChoice, CompletionRequest};
+use crate::api::extract::JsonBody;
+use crate::api::{ApiError, Shared};
+
+/// Continue a text.
+///
+/// No chat template is applied: the model sees the prompt as it is.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The answer; with `stream`, chunks of the same shape as server-sent events.", content(
+            (Completion = "application/json"), (Completion = "text/event-stream"))),
+        ApiError,
+    )
+)]
+pub(in crate::api) async fn create(
+    State(context): Shared,
+    JsonBody(wire): JsonBody<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    let model = wire.model.clone();
+    let understood = convert::completion(wire, &context.gateway.resolve(&model)?.sampling)?;
+    let (id, created) = (format!("cmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
+    let head = |model, include_usage| CompletionStream(Head { id: id.clone(), created, model, include_usage });
+    let whole = |model, answer: reply::Collected| Completion {
+        id: id.clone(),
+        object: "text_completion",
+        created,
+        model,
+        choices: vec![CompletionChoice {
+            index: 0,
+            text: answer.text,
+            logprobs: None,
+            finish_reason: Some(answer.finish_reason),
+        }],
+        usage: Some(Some(answer.usage)),
+    };
+    reply::run(&context, &model, understood, head, whole).await
+}

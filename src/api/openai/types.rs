@@ -1,0 +1,318 @@
+//! What goes over the wire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// Adds the fields that every generating request shares, so that they are written once and
+/// mistakes in them still name their field (serde's `flatten` would lose it).
+macro_rules! generating_request {
+    ($(#[$meta:meta])* pub struct $name:ident { $($own:tt)* }) => {
+        #[derive(Debug, Deserialize, ToSchema)]
+        $(#[$meta])*
+        pub struct $name {
+            $($own)*
+            /// Send the answer as it is made, as server-sent events that end with `[DONE]`.
+            #[serde(default)]
+            pub stream: Option<bool>,
+            pub stream_options: Option<StreamOptions>,
+            /// Tokens to generate at most; as many as the context has room for, if left out.
+            #[schema(minimum = 1)]
+            pub max_tokens: Option<u32>,
+            /// 0 takes the likeliest token always. The model's registry entry has the default.
+            #[schema(minimum = 0, maximum = 2)]
+            pub temperature: Option<f32>,
+            /// Sample from the smallest set of tokens with this probability together.
+            #[schema(minimum = 0, maximum = 1)]
+            pub top_p: Option<f32>,
+            /// Sample from this many of the likeliest tokens; 0 from all.
+            pub top_k: Option<u32>,
+            /// Sample from tokens at least this likely in proportion to the likeliest.
+            #[schema(minimum = 0, maximum = 1)]
+            pub min_p: Option<f32>,
+            #[schema(minimum = -2, maximum = 2)]
+            pub frequency_penalty: Option<f32>,
+            #[schema(minimum = -2, maximum = 2)]
+            pub presence_penalty: Option<f32>,
+            /// Divides the logits of tokens seen in prompt or answer; 1 is off.
+            #[schema(minimum = 0.01, maximum = 10)]
+            pub repetition_penalty: Option<f32>,
+            /// Token id to a bias from -100 to 100, added to its logit.
+            pub logit_bias: Option<BTreeMap<String, f32>>,
+            /// The same seed and request give the same answer.
+            pub seed: Option<i64>,
+            /// Texts that end the answer and are not part of it; at most 16.
+            pub stop: Option<OneOrMany>,
+            /// Only 1 answer a request.
+            #[schema(minimum = 1, maximum = 1)]
+            pub n: Option<u32>,
+            /// Everything else; see `x-ignored-params`.
+            #[serde(flatten)]
+            #[schema(ignore)]
+            pub rest: Map<String, Value>,
+        }
+
+        impl $name {
+            /// The shared fields.
+            pub fn options(&mut self) -> Options {
+                Options {
+                    stream: self.stream.unwrap_or(false),
+                    include_usage: self.stream_options.as_ref().is_some_and(|options| options.include_usage),
+                    max_tokens: self.max_tokens,
+                    temperature: self.temperature,
+                    top_p: self.top_p,
+                    top_k: self.top_k,
+                    min_p: self.min_p,
+                    frequency_penalty: self.frequency_penalty,
+                    presence_penalty: self.presence_penalty,
+                    repetition_penalty: self.repetition_penalty,
+                    logit_bias: self.logit_bias.take().unwrap_or_default(),
+                    seed: self.seed,
+                    stop: self.stop.take().map(OneOrMany::into_vec).unwrap_or_default(),
+                    n: self.n,
+                    rest: std::mem::take(&mut self.rest),
+                }
+            }
+        }
+    };
+}
+
+generating_request! {
+    /// A conversation to continue.
+    #[schema(example = json!({"model": "reverse", "messages": [{"role": "user", "content": "stone"}]}))]
+    pub struct ChatRequest {
+        /// Id or alias of a model.
+        pub model: String,
+        /// The conversation so far.
+        #[schema(min_items = 1)]
+        pub messages: Vec<ChatMessage>,
+        /// The newer name of `max_tokens`; it wins if both are there.
+        #[schema(minimum = 1)]
+        pub max_completion_tokens: Option<u32>,
+    }
+}
+
+generating_request! {
+    /// A text to continue.
+    #[schema(example = json!({"model": "reverse", "prompt": "Once upon", "max_tokens": 8}))]
+    pub struct CompletionRequest {
+        /// Id or alias of a model.
+        pub model: String,
+        pub prompt: PromptInput,
+    }
+}
+
+/// The shared fields of a generating request.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub stream: bool,
+    pub include_usage: bool,
+    pub max_tokens: Option<u32>,
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<u32>,
+    pub min_p: Option<f32>,
+    pub frequency_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+    pub logit_bias: BTreeMap<String, f32>,
+    pub seed: Option<i64>,
+    pub stop: Vec<String>,
+    pub n: Option<u32>,
+    pub rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct StreamOptions {
+    /// Send the token counts in a last chunk without choices.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// A text, or its token ids. A list may hold one text only.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum PromptInput {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ChatMessage {
+    pub role: ChatRole,
+    /// Text, or parts of type `text`.
+    pub content: Option<Content>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatRole {
+    System,
+    /// OpenAI's newer name for `system`.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Part {
+    /// Only `text` is supported.
+    pub r#type: String,
+    pub text: Option<String>,
+}
+
+/// A whole answer of the chat endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatCompletion {
+    #[schema(example = "chatcmpl-01930f6e")]
+    pub id: String,
+    /// Always `chat.completion`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    pub model: String,
+    pub choices: [ChatChoice; 1],
+    pub usage: UsageBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatChoice {
+    pub index: u32,
+    pub message: AssistantMessage,
+    pub logprobs: Option<()>,
+    /// `stop` or `length`.
+    pub finish_reason: &'static str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AssistantMessage {
+    pub role: &'static str,
+    pub content: String,
+    pub refusal: Option<()>,
+}
+
+/// A whole answer of the completions endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Completion {
+    pub id: String,
+    /// Always `text_completion`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    pub model: String,
+    /// One choice; none in the chunk that holds the usage.
+    pub choices: Vec<CompletionChoice>,
+    /// Absent in chunks without `include_usage`, null in those before the last with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<UsageBody>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CompletionChoice {
+    pub index: u32,
+    pub text: String,
+    pub logprobs: Option<()>,
+    /// `stop` or `length`; null until the end.
+    pub finish_reason: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct UsageBody {
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    pub total_tokens: u32,
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct PromptTokensDetails {
+    /// Prompt tokens that did not have to be computed again.
+    pub cached_tokens: u32,
+}
+
+/// A chunk of a streamed chat answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatChunk {
+    pub id: String,
+    /// Always `chat.completion.chunk`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    pub model: String,
+    /// One choice; none in the chunk that holds the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// Absent without `include_usage`; null but in the last chunk with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<UsageBody>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChunkChoice {
+    pub index: u32,
+    pub delta: Delta,
+    pub logprobs: Option<()>,
+    /// `stop` or `length`; null until the end.
+    pub finish_reason: Option<&'static str>,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// A model, with what OpenAI says of one and what this server knows beside.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelObject {
+    #[schema(example = "reverse")]
+    pub id: String,
+    /// Always `model`.
+    pub object: &'static str,
+    /// Unix seconds; when the server started.
+    pub created: u64,
+    pub owned_by: &'static str,
+    pub description: Option<String>,
+    pub aliases: Vec<String>,
+    /// `unloaded`, `loading`, `ready`, `draining`, `unloading` or `failed`. A request loads it.
+    pub state: &'static str,
+    pub engine: &'static str,
+    /// Tokens a conversation may hold, prompt and answer together.
+    pub context: u32,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: &'static str,
+    pub data: Vec<ModelObject>,
+}

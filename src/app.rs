@@ -1,0 +1,118 @@
+//! The composition root: the only place that knows everyone, and the order in which they stop.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Context};
+use crate::config::Catalog;
+use crate::engine::Engines;
+use crate::engine::fake::Fake;
+use crate::gateway::Gateway;
+use crate::registry;
+use crate::shutdown::Signals;
+use crate::telemetry::Metrics;
+
+/// How long connections may take to close once everything was sent, and models to unload.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// The engines of this build, in the order `auto` tries them.
+pub fn engines() -> Engines {
+    Engines::new(vec![
+        #[cfg(feature = "mistralrs")]
+        Arc::new(crate::engine::mistralrs::MistralRs::new()),
+        Arc::new(Fake::default()),
+    ])
+}
+
+/// A running server, all but its listeners.
+pub struct App {
+    context: Arc<Context>,
+    tasks: TaskTracker,
+    /// Cancelled last: workers and the registry end.
+    shutdown: CancellationToken,
+}
+
+impl App {
+    /// Starts the registry, which preloads at once, and the gateway.
+    ///
+    /// # Errors
+    /// The metrics contradict each other, which a test rules out.
+    pub fn start(catalog: Arc<Catalog>) -> Result<Self, prometheus::Error> {
+        let metrics = Arc::new(Metrics::new()?);
+        let engines: std::collections::BTreeSet<&str> =
+            catalog.models.values().map(|config| config.choice.engine.name()).collect();
+        let engines = engines.into_iter().collect::<Vec<_>>().join(",");
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), &engines]).set(1);
+        if engines.contains(crate::engine::fake::NAME) {
+            tracing::warn!("a model runs on the fake engine: its answers mean nothing");
+        }
+        let (tasks, shutdown, closing) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let registry = registry::start(&catalog, metrics.clone(), &tasks, shutdown.clone());
+        let gateway =
+            Gateway::start(catalog.clone(), registry.clone(), metrics.clone(), &tasks, closing.clone(), &shutdown);
+        let context = Arc::new(Context {
+            gateway,
+            registry,
+            catalog,
+            metrics,
+            started: SystemTime::now(),
+            closing,
+            cut: CancellationToken::new(),
+        });
+        Ok(Self { context, tasks, shutdown })
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Serves until told to stop, then drains: readiness turns red and new work is refused, running
+    /// answers finish until `drain_timeout` (or a second signal), the rest end with an error
+    /// event, and every model is unloaded. The admin listener answers until the end.
+    pub async fn serve(self, public: TcpListener, admin: TcpListener, mut signals: Signals, drain_timeout: Duration) {
+        let close = CancellationToken::new();
+        let context = &self.context;
+        let public = listen(public, api::public(context.clone()), close.clone());
+        let admin = listen(admin, api::admin(context.clone()), close.clone());
+        let drain = async {
+            signals.next().await;
+            tracing::info!("told to stop: draining");
+            context.closing.cancel();
+            tokio::select! {
+                () = context.gateway.idle() => {}
+                () = tokio::time::sleep(drain_timeout) => tracing::warn!("drain timeout over: answers are cut"),
+                () = signals.next() => tracing::warn!("told to stop again: answers are cut"),
+            }
+            context.cut.cancel();
+            close.cancel();
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = async { tokio::join!(public, admin) } => {}
+            () = drain => tracing::warn!("connections did not close in time"),
+        }
+        self.stop().await;
+    }
+
+    /// Ends workers and registry and waits until every model is unloaded.
+    pub async fn stop(self) {
+        self.context.closing.cancel();
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            tracing::warn!("models did not unload in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn listen(listener: TcpListener, router: Router, close: CancellationToken) {
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(close.cancelled_owned()).await {
+        tracing::error!(%error, "a listener failed");
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line. Every flag has an environment form, `PENSIEVE_*`.
+
+mod openapi;
+mod serve;
+mod validate;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Problems;
+use crate::telemetry::logging;
+
+/// Serve many small language models, or one model to many users, from one process.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    logs: Logs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the models of the registry file.
+    Serve(serve::Serve),
+    /// Check the registry file and its models, and print the memory plan.
+    Validate(validate::Validate),
+    /// Print the OpenAPI document.
+    Openapi(openapi::OpenApi),
+}
+
+/// The registry file, which `serve` and `validate` read.
+#[derive(Debug, Args)]
+struct Registry {
+    /// The registry file.
+    #[arg(long = "registry", value_name = "FILE", default_value = "model-registry.yaml", env = "PENSIEVE_REGISTRY")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "pretty", env = "PENSIEVE_LOG_FORMAT")]
+    log_format: logging::Format,
+    /// What is logged: a level, or `target=level` pairs.
+    #[arg(long, global = true, default_value = "info", env = "PENSIEVE_LOG")]
+    log: String,
+}
+
+/// Why the program ends without having done what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Registry(#[from] Problems),
+    /// Something else in the configuration, with the remedy.
+    #[error("{0}")]
+    Configuration(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    /// EX_USAGE of sysexits.h: the configuration is wrong; no port was bound.
+    pub const CONFIGURATION: u8 = 64;
+    /// EX_SOFTWARE of sysexits.h.
+    pub const INTERNAL: u8 = 70;
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Registry(_) | Self::Configuration(_) => Self::CONFIGURATION,
+            Self::Internal(_) => Self::INTERNAL,
+        }
+    }
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// [`Failure`], which knows its exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        logging::install(self.logs.log_format, &self.logs.log).map_err(Failure::Configuration)?;
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Validate(validate) => validate.run(),
+            Command::Openapi(openapi) => openapi.run(),
+        }
+    }
+}
