@@ -21,12 +21,15 @@ use crate::telemetry::Metrics;
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The engines of this build, in the order `auto` tries them.
-pub fn engines() -> Engines {
-    Engines::new(vec![
+///
+/// # Errors
+/// The system gives an engine no threads.
+pub fn engines() -> std::io::Result<Engines> {
+    Ok(Engines::new(vec![
         #[cfg(feature = "mistralrs")]
-        Arc::new(crate::engine::mistralrs::MistralRs::new()),
+        Arc::new(crate::engine::mistralrs::MistralRs::new()?),
         Arc::new(Fake::default()),
-    ])
+    ]))
 }
 
 /// A running server, all but its listeners.

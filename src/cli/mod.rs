@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app;
 use crate::config::Problems;
+use crate::engine::Engines;
 use crate::telemetry::logging;
 
 /// Serve many small language models, or one model to many users, from one process.
@@ -59,6 +61,11 @@ pub enum Failure {
     Configuration(String),
     #[error("{0}")]
     Internal(String),
+}
+
+/// The engines of this build.
+fn engines() -> Result<Engines, Failure> {
+    app::engines().map_err(|error| Failure::Internal(format!("an engine cannot start: {error}")))
 }
 
 impl Failure {

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::{Failure, Registry};
-use crate::app::{self, App};
+use crate::app::App;
 use crate::config::Catalog;
 use crate::shutdown::Signals;
 
@@ -33,7 +33,7 @@ pub(super) struct Serve {
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         self.refuse_open_doors()?;
-        let catalog = Arc::new(Catalog::read(&self.registry.file, &app::engines())?);
+        let catalog = Arc::new(Catalog::read(&self.registry.file, &super::engines()?)?);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(|error| Failure::Internal(format!("no runtime: {error}")))?.block_on(self.serve(catalog))
     }

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::{Failure, Registry};
-use crate::app;
 use crate::config::{Catalog, plan};
 
 #[derive(Debug, Args)]
@@ -14,7 +13,7 @@ pub(super) struct Validate {
 
 impl Validate {
     pub fn run(self) -> Result<(), Failure> {
-        let catalog = Catalog::read(&self.registry.file, &app::engines())?;
+        let catalog = Catalog::read(&self.registry.file, &super::engines()?)?;
         print!("{}", plan::table(&catalog));
         Ok(())
     }

@@ -42,7 +42,8 @@ impl Engines {
             Support::No(why) => Err(format!("engine `{}` cannot run it: {why}", choice.engine.name())),
         };
         if name != "auto" {
-            let unknown = || format!("there is no engine `{name}` in this build; there are {}", self.names().join(", "));
+            let unknown =
+                || format!("there is no engine `{name}` in this build; there are {}", self.names().join(", "));
             return self.named(name).ok_or_else(unknown).and_then(able);
         }
         let mut refusals = Vec::new();
@@ -57,7 +58,10 @@ impl Engines {
             }
         }
         match refusals.is_empty() {
-            true => Err("this build has no engine for GGUF files: build with the feature `mistralrs`, or write `engine: fake`".into()),
+            true => Err(
+                "this build has no engine for GGUF files: build with the feature `mistralrs`, or write `engine: fake`"
+                    .into(),
+            ),
             false => Err(refusals.join("; ")),
         }
     }

@@ -7,6 +7,7 @@
 //! Engines know no HTTP, no queue and no budget. They are asked for an estimate before a load and
 //! for the measured footprint after it, and they say when the memory is really back.
 
+pub mod chat_template;
 mod choice;
 mod error;
 pub mod fake;
@@ -16,6 +17,7 @@ pub mod sampler;
 pub mod stop;
 mod stream;
 mod types;
+pub mod utf8;
 
 use std::sync::Arc;
 
