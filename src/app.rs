@@ -12,7 +12,8 @@ use crate::api::{self, Context};
 use crate::config::Catalog;
 use crate::engine::Engines;
 use crate::engine::fake::Fake;
-use crate::gateway::Gateway;
+use crate::engine::paged::Paged;
+use crate::gateway::{Gateway, Stop};
 use crate::registry;
 use crate::shutdown::Signals;
 use crate::telemetry::Metrics;
@@ -22,10 +23,13 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The engines of this build, in the order `auto` tries them.
 ///
+/// `kv_bytes` is what keys and values of the paged engine's models may take together.
+///
 /// # Errors
 /// The system gives an engine no threads.
-pub fn engines() -> std::io::Result<Engines> {
+pub fn engines(kv_bytes: u64) -> std::io::Result<Engines> {
     Ok(Engines::new(vec![
+        Arc::new(Paged::start(kv_bytes)?),
         #[cfg(feature = "mistralrs")]
         Arc::new(crate::engine::mistralrs::MistralRs::new()?),
         Arc::new(Fake::default()),
@@ -36,8 +40,6 @@ pub fn engines() -> std::io::Result<Engines> {
 pub struct App {
     context: Arc<Context>,
     tasks: TaskTracker,
-    /// Cancelled last: workers and the registry end.
-    shutdown: CancellationToken,
 }
 
 impl App {
@@ -54,20 +56,11 @@ impl App {
         if engines.contains(crate::engine::fake::NAME) {
             tracing::warn!("a model runs on the fake engine: its answers mean nothing");
         }
-        let (tasks, shutdown, closing) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-        let registry = registry::start(&catalog, metrics.clone(), &tasks, shutdown.clone());
-        let gateway =
-            Gateway::start(catalog.clone(), registry.clone(), metrics.clone(), &tasks, closing.clone(), &shutdown);
-        let context = Arc::new(Context {
-            gateway,
-            registry,
-            catalog,
-            metrics,
-            started: SystemTime::now(),
-            closing,
-            cut: CancellationToken::new(),
-        });
-        Ok(Self { context, tasks, shutdown })
+        let (tasks, stop) = (TaskTracker::new(), Stop::default());
+        let registry = registry::start(&catalog, metrics.clone(), &tasks, stop.end.clone());
+        let gateway = Gateway::start(catalog.clone(), registry.clone(), metrics.clone(), &tasks, stop.clone());
+        let context = Arc::new(Context { gateway, registry, catalog, metrics, started: SystemTime::now(), stop });
+        Ok(Self { context, tasks })
     }
 
     pub fn context(&self) -> &Arc<Context> {
@@ -85,13 +78,13 @@ impl App {
         let drain = async {
             signals.next().await;
             tracing::info!("told to stop: draining");
-            context.closing.cancel();
+            context.stop.closing.cancel();
             tokio::select! {
                 () = context.gateway.idle() => {}
                 () = tokio::time::sleep(drain_timeout) => tracing::warn!("drain timeout over: answers are cut"),
                 () = signals.next() => tracing::warn!("told to stop again: answers are cut"),
             }
-            context.cut.cancel();
+            context.stop.cut.cancel();
             close.cancel();
             tokio::time::sleep(LAST_WORDS).await;
         };
@@ -104,8 +97,9 @@ impl App {
 
     /// Ends workers and registry and waits until every model is unloaded.
     pub async fn stop(self) {
-        self.context.closing.cancel();
-        self.shutdown.cancel();
+        self.context.stop.closing.cancel();
+        self.context.stop.cut.cancel();
+        self.context.stop.end.cancel();
         self.tasks.close();
         if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             tracing::warn!("models did not unload in time");

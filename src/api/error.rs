@@ -73,6 +73,20 @@ impl ApiError {
         }
     }
 
+    /// The body is JSON, but not of the shape that is asked for; no field is to blame.
+    pub fn invalid_body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_value", message)
+    }
+
+    /// Names the field that held a prompt which was too long.
+    #[must_use]
+    pub fn about_prompt(self, field: &str) -> Self {
+        match self.code {
+            "context_length_exceeded" => Self { param: Some(field.to_owned()), ..self },
+            _ => self,
+        }
+    }
+
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)
     }
@@ -169,10 +183,7 @@ impl From<engine::Error> for ApiError {
             E::InvalidRequest { param, .. } => {
                 Self { param: param.map(str::to_owned), ..Self::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
             }
-            E::ContextLength { .. } => Self {
-                param: Some("messages".into()),
-                ..Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
-            },
+            E::ContextLength { .. } => Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message),
             E::Stopped => {
                 let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_stopped", message);
                 error.retry_after(Duration::from_secs(1))

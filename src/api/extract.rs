@@ -2,7 +2,8 @@
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 
@@ -45,13 +46,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 fn wrong_field(path: &str, message: &str) -> ApiError {
     let message = message.split(" at line ").next().unwrap_or(message);
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-    let param = match (path, missing) {
-        (".", Some(field)) => field.to_owned(),
-        (path, Some(field)) => format!("{path}.{field}"),
-        (path, None) => path.to_owned(),
-    };
-    match missing {
-        Some(_) => ApiError::invalid(&param, format!("`{param}` is missing")),
-        None => ApiError::invalid(&param, format!("`{param}`: {message}")),
+    match (path, missing) {
+        (".", Some(field)) => ApiError::invalid(field, format!("`{field}` is missing")),
+        (".", None) => ApiError::invalid_body(message),
+        (path, Some(field)) => ApiError::invalid(format!("{path}.{field}"), format!("`{path}.{field}` is missing")),
+        (path, None) => ApiError::invalid(path, format!("`{path}`: {message}")),
+    }
+}
+
+/// The one part of a path that varies: a model's id or alias.
+pub struct Name(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let name = Path::<String>::from_request_parts(parts, state).await;
+        name.map(|Path(name)| Self(name)).map_err(|rejection| ApiError::invalid("id", rejection.body_text()))
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn livez() -> &'static str {
     )
 )]
 pub(super) async fn readyz(State(context): Shared) -> Result<&'static str, ApiError> {
-    if context.closing.is_cancelled() {
+    if context.stop.closing.is_cancelled() {
         return Err(ApiError::shutting_down());
     }
     let view = context.registry.view();

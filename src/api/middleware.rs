@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -37,7 +37,7 @@ async fn follow(State(context): State<Arc<Context>>, request: Request, next: Nex
     let mut record = Record {
         metrics: context.metrics.clone(),
         id: id.clone(),
-        method: request.method().to_string(),
+        method: request.method().clone(),
         route,
         model: None,
         status: CLIENT_GONE,
@@ -47,6 +47,10 @@ async fn follow(State(context): State<Arc<Context>>, request: Request, next: Nex
     response.headers_mut().insert(REQUEST_ID, id);
     record.model = response.extensions().get::<ModelId>().cloned();
     let status = response.status().as_u16();
+    if record.method == Method::HEAD || response.body().is_end_stream() {
+        // Nobody will ask for a body that is not there.
+        record.status = status;
+    }
     response.map(|body| Body::new(Followed { body, record, status }))
 }
 
@@ -61,7 +65,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 struct Record {
     metrics: Arc<Metrics>,
     id: HeaderValue,
-    method: String,
+    method: Method,
     route: String,
     model: Option<ModelId>,
     /// What the client saw; [`CLIENT_GONE`] until the answer was given in full.
@@ -79,7 +83,7 @@ impl Drop for Record {
         }
         tracing::info!(
             request.id = self.id.to_str().unwrap_or_default(),
-            method = self.method,
+            method = %self.method,
             route = self.route,
             status = self.status,
             model = self.model.as_ref().map(ModelId::as_str),

@@ -18,14 +18,13 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use error::ApiError;
 
-use crate::config::Catalog;
-use crate::gateway::Gateway;
+use crate::config::{Catalog, ModelConfig};
+use crate::gateway::{self, Gateway, Stop};
 use crate::registry;
 use crate::telemetry::Metrics;
 
@@ -39,10 +38,16 @@ pub struct Context {
     pub catalog: Arc<Catalog>,
     pub metrics: Arc<Metrics>,
     pub started: SystemTime,
-    /// Cancelled when the server starts to shut down: it is no longer ready.
-    pub closing: CancellationToken,
-    /// Cancelled when the drain deadline is over: open streams end with an error.
-    pub cut: CancellationToken,
+    pub stop: Stop,
+}
+
+impl Context {
+    /// The model of this id or alias, for those who only look.
+    fn model(&self, name: &str) -> Result<&Arc<ModelConfig>, ApiError> {
+        let known = || self.catalog.models.keys().map(ToString::to_string).collect();
+        let unknown = || gateway::Error::UnknownModel { name: name.to_owned(), known: known() }.into();
+        self.catalog.resolve(name).ok_or_else(unknown)
+    }
 }
 
 type Shared = axum::extract::State<Arc<Context>>;

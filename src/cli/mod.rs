@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app;
-use crate::config::Problems;
-use crate::engine::Engines;
+use crate::config::registry_file::RegistryFile;
+use crate::config::{Catalog, Problems};
 use crate::telemetry::logging;
 
 /// Serve many small language models, or one model to many users, from one process.
@@ -63,9 +63,14 @@ pub enum Failure {
     Internal(String),
 }
 
-/// The engines of this build.
-fn engines() -> Result<Engines, Failure> {
-    app::engines().map_err(|error| Failure::Internal(format!("an engine cannot start: {error}")))
+impl Registry {
+    /// The checked catalog of the file.
+    fn catalog(&self) -> Result<Catalog, Failure> {
+        let file = RegistryFile::read(&self.file)?;
+        let engines = app::engines(file.memory.kv_pool_bytes())
+            .map_err(|error| Failure::Internal(format!("an engine cannot start: {error}")))?;
+        Ok(Catalog::of(&file, &self.file, &engines)?)
+    }
 }
 
 impl Failure {

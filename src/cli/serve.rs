@@ -33,7 +33,7 @@ pub(super) struct Serve {
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         self.refuse_open_doors()?;
-        let catalog = Arc::new(Catalog::read(&self.registry.file, &super::engines()?)?);
+        let catalog = Arc::new(self.registry.catalog()?);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(|error| Failure::Internal(format!("no runtime: {error}")))?.block_on(self.serve(catalog))
     }
@@ -53,7 +53,9 @@ impl Serve {
         let signals = Signals::new().map_err(|error| Failure::Internal(format!("no signal handlers: {error}")))?;
         let (public, admin) = (bind(self.listen, "--listen").await?, bind(self.admin_listen, "--admin-listen").await?);
         let app = App::start(catalog).map_err(|error| Failure::Internal(error.to_string()))?;
-        tracing::info!(api = %self.listen, admin = %self.admin_listen, "listening");
+        let bound = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+        let (api, admin_api) = (bound(&public, self.listen), bound(&admin, self.admin_listen));
+        tracing::info!(%api, admin = %admin_api, "listening");
         app.serve(public, admin, signals, self.drain_timeout).await;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Failure, Registry};
-use crate::config::{Catalog, plan};
+use crate::config::plan;
 
 #[derive(Debug, Args)]
 pub(super) struct Validate {
@@ -13,7 +13,7 @@ pub(super) struct Validate {
 
 impl Validate {
     pub fn run(self) -> Result<(), Failure> {
-        let catalog = Catalog::read(&self.registry.file, &super::engines()?)?;
+        let catalog = self.registry.catalog()?;
         print!("{}", plan::table(&catalog));
         Ok(())
     }

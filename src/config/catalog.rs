@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gguf::{Header, Summary};
 use indexmap::IndexMap;
+use serde_saphyr::Spanned;
 
 use super::registry_file::{ModeName, Model, RegistryFile, Sampling, Settings};
 use super::{Problem, Problems};
@@ -43,8 +44,10 @@ impl Mode {
 #[derive(Clone)]
 pub struct Catalog {
     pub mode: Mode,
-    /// Bytes that models may take together: the file's budget less its headroom.
+    /// Bytes that models may take together: the file's budget less its headroom and its pool.
     pub budget: u64,
+    /// Bytes of keys and values of all models of the paged engine; 0 if no model uses it.
+    pub kv_pool: u64,
     pub models: IndexMap<ModelId, Arc<ModelConfig>>,
     aliases: BTreeMap<String, ModelId>,
 }
@@ -81,13 +84,17 @@ impl Catalog {
     /// # Errors
     /// All mistakes found.
     pub fn read(path: &Path, engines: &Engines) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Problems::one(path, 0, "", format!("the registry file cannot be read ({error}): name one with --registry"))
-        })?;
-        let file = RegistryFile::parse(&text, path)?;
-        let mut check =
-            Check { directory: path.parent().unwrap_or_else(|| Path::new(".")), engines, problems: Vec::new() };
-        let catalog = check.catalog(&file);
+        Self::of(&RegistryFile::read(path)?, path, engines)
+    }
+
+    /// Checks a parsed file, model files included; `path` is where it was read.
+    ///
+    /// # Errors
+    /// All mistakes found.
+    pub fn of(file: &RegistryFile, path: &Path, engines: &Engines) -> Result<Self, Problems> {
+        let directory = path.parent().unwrap_or_else(|| Path::new("."));
+        let mut check = Check { directory, engines, problems: Vec::new() };
+        let catalog = check.catalog(file);
         match check.problems.is_empty() {
             true => Ok(catalog),
             false => Err(Problems { file: path.to_owned(), problems: check.problems }),
@@ -135,13 +142,16 @@ impl Check<'_> {
             }
         }
         let aliases = self.aliases(file, &models);
-        let budget = file.memory.budget.value.as_u64().saturating_sub(file.memory.headroom.as_u64());
+        let paged = models.values().any(|config| config.choice.engine.name() == crate::engine::paged::NAME);
+        let kv_pool = if paged { file.memory.kv_pool_bytes() } else { 0 };
+        let taken = file.memory.headroom.as_u64().saturating_add(kv_pool);
+        let budget = file.memory.budget.value.as_u64().saturating_sub(taken);
         self.budget(file, budget, &models);
         let mode = match file.mode {
             ModeName::Fleet => Mode::Fleet,
             ModeName::Single => Mode::Single,
         };
-        Catalog { mode, budget, models, aliases }
+        Catalog { mode, budget, kv_pool, models, aliases }
     }
 
     /// The one model of `mode: single`; `None` means all.
@@ -170,6 +180,7 @@ impl Check<'_> {
 
     fn model(&mut self, id: &str, model: &Model, line: u64, defaults: &Settings) -> Option<ModelConfig> {
         let path = |key: &str| format!("models.{id}.{key}");
+        self.queue(id, model, defaults);
         if !good_name(id) {
             self.problem(line, format!("models.{id}"), NAME_RULE);
         }
@@ -234,6 +245,13 @@ impl Check<'_> {
         asked.map_or(DEFAULT_SEQUENCES, |asked| asked.value)
     }
 
+    fn queue(&mut self, id: &str, model: &Model, defaults: &Settings) {
+        if let Some(zero) = asked_depth(model, defaults).filter(|depth| depth.value == 0) {
+            let message = "must be at least 1: every request passes through the queue";
+            self.problem(zero.referenced.line(), format!("models.{id}.queue.depth"), message);
+        }
+    }
+
     fn aliases(
         &mut self,
         file: &RegistryFile,
@@ -289,7 +307,7 @@ fn settle(id: &str, model: &Model, defaults: &Settings, choice: Choice, spec: Lo
         preload: model.preload,
         pin: model.pin,
         queue: QueueConfig {
-            depth: model.queue.depth.or(defaults.queue.depth).unwrap_or(DEFAULT_QUEUE_DEPTH) as usize,
+            depth: asked_depth(model, defaults).map_or(DEFAULT_QUEUE_DEPTH, |depth| depth.value) as usize,
             timeout: model.queue.timeout.or(defaults.queue.timeout).unwrap_or(DEFAULT_QUEUE_TIMEOUT),
         },
         load_timeout: model.load_timeout.or(defaults.load_timeout).unwrap_or(DEFAULT_LOAD_TIMEOUT),
@@ -299,6 +317,10 @@ fn settle(id: &str, model: &Model, defaults: &Settings, choice: Choice, spec: Lo
         choice,
         spec,
     }
+}
+
+fn asked_depth<'s>(model: &'s Model, defaults: &'s Settings) -> Option<&'s Spanned<u32>> {
+    model.queue.depth.as_ref().or(defaults.queue.depth.as_ref())
 }
 
 impl Sampling {

@@ -53,8 +53,12 @@ fn verdict(catalog: &Catalog) -> String {
         true => "all models fit together".to_owned(),
         false => format!("all together would need {}: idle models make room for others", Bytes::b(all)),
     };
+    let pool = match catalog.kv_pool {
+        0 => String::new(),
+        pool => format!(" beside a pool of {} for keys and values", Bytes::b(pool)),
+    };
     format!(
-        "mode {}, {} models; budget {}, at start {}, {together}.",
+        "mode {}, {} models; budget {}{pool}, at start {}, {together}.",
         catalog.mode.as_str(),
         catalog.models.len(),
         Bytes::b(catalog.budget),

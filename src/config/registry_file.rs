@@ -49,6 +49,15 @@ pub struct Memory {
     /// Bytes of the budget kept free for everything that is no model.
     #[serde(default = "no_bytes")]
     pub headroom: Bytes,
+    /// Bytes of the budget for keys and values of all models of the `paged` engine.
+    pub kv_pool: Option<Bytes>,
+}
+
+impl Memory {
+    /// Bytes of the pool: as written, or a quarter of the budget.
+    pub fn kv_pool_bytes(&self) -> u64 {
+        self.kv_pool.map_or(self.budget.value.as_u64() / 4, |pool| pool.as_u64())
+    }
 }
 
 /// Keys that `defaults:` and every model share; a model's own win.
@@ -71,7 +80,7 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
-    pub depth: Option<u32>,
+    pub depth: Option<Spanned<u32>>,
     #[serde(default, deserialize_with = "duration")]
     pub timeout: Option<Duration>,
 }
@@ -117,6 +126,17 @@ pub struct Model {
 }
 
 impl RegistryFile {
+    /// Reads and parses the file at `path`.
+    ///
+    /// # Errors
+    /// As [`RegistryFile::parse`], or that it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Problems::one(path, 0, "", format!("the registry file cannot be read ({error}): name one with --registry"))
+        })?;
+        Self::parse(&text, path)
+    }
+
     /// Parses the text of a file; `file` is only named in problems.
     ///
     /// # Errors

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use decoding::{Matched, Sampler, StopMatcher};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::sampler::Sampler;
-use super::stop::{Matched, StopMatcher};
 use super::{
     Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Prompt,
     Released, Stats, Support, Timings, TokenEvent, TokenSink, TokenStream, Usage, token_channel,
@@ -284,6 +283,7 @@ impl Sequence {
             pause(self.script.token_time).await;
             let id = sampler.next(&mut self.logits(count as usize));
             if id == END {
+                let _ = sink.send(Ok(TokenEvent::Token { id, text: String::new() }));
                 return Ok((FinishReason::Stop, stops.finish(), count + 1));
             }
             partial.push(id as u8);

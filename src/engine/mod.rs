@@ -13,11 +13,9 @@ mod error;
 pub mod fake;
 #[cfg(feature = "mistralrs")]
 pub mod mistralrs;
-pub mod sampler;
-pub mod stop;
+pub mod paged;
 mod stream;
 mod types;
-pub mod utf8;
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The data that crosses the seam. Plain values; no behaviour but arithmetic.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use decoding::Sampling;
 use serde::Serialize;
 
 use crate::domain::ModelId;
@@ -110,45 +110,6 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
-}
-
-/// How the next token is chosen. The defaults are OpenAI's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the likeliest token always.
-    pub temperature: f32,
-    /// Nucleus: the smallest set of tokens with this probability together. 1 keeps all.
-    pub top_p: f32,
-    /// Keep this many of the likeliest tokens. 0 keeps all.
-    pub top_k: u32,
-    /// Keep tokens at least this likely in proportion to the likeliest. 0 keeps all.
-    pub min_p: f32,
-    /// Taken off a token's logit for each time it was generated.
-    pub frequency_penalty: f32,
-    /// Taken off a token's logit if it was generated at all.
-    pub presence_penalty: f32,
-    /// Divides the logit (multiplies, where negative) of tokens seen in prompt or answer. 1 is off.
-    pub repetition_penalty: f32,
-    /// Added to the logits of these tokens.
-    pub logit_bias: BTreeMap<u32, f32>,
-    /// The same seed and request give the same answer.
-    pub seed: Option<u64>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            repetition_penalty: 1.0,
-            logit_bias: BTreeMap::new(),
-            seed: None,
-        }
-    }
 }
 
 /// One thing that happened to a sequence, in the order prefill, tokens, finished.

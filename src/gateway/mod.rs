@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
+use running::Departure;
 pub use running::Running;
 
 use crate::config::{Catalog, ModelConfig};
@@ -45,10 +46,21 @@ struct Shared {
     registry: registry::Handle,
     lanes: IndexMap<ModelId, Arc<Lane>>,
     metrics: Arc<Metrics>,
-    /// Cancelled when the server starts to shut down: new requests are refused.
-    closing: CancellationToken,
+    stop: Stop,
     /// One token for each request in the house, from its arrival to the end of its stream.
     inside: TaskTracker,
+}
+
+/// How a server stops, step by step.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Cancelled first: new requests are refused.
+    pub closing: CancellationToken,
+    /// Cancelled when the drain deadline is over: who still waits is refused, open streams end
+    /// with an error.
+    pub cut: CancellationToken,
+    /// Cancelled last: workers and registry end.
+    pub end: CancellationToken,
 }
 
 /// What belongs to one model: its queue and how fast it is served.
@@ -60,14 +72,13 @@ struct Lane {
 }
 
 impl Gateway {
-    /// Starts one worker a model on `tasks`; they end when `shutdown` is cancelled.
+    /// Starts one worker a model on `tasks`.
     pub fn start(
         catalog: Arc<Catalog>,
         registry: registry::Handle,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
-        closing: CancellationToken,
-        shutdown: &CancellationToken,
+        stop: Stop,
     ) -> Self {
         let lanes: IndexMap<ModelId, Arc<Lane>> = catalog
             .models
@@ -81,10 +92,9 @@ impl Gateway {
             .collect();
         for lane in lanes.values() {
             let worker = worker::run(lane.clone(), registry.clone());
-            let shutdown = shutdown.clone();
-            tasks.spawn(async move { shutdown.run_until_cancelled(worker).await });
+            tasks.spawn(stop.end.clone().run_until_cancelled_owned(worker));
         }
-        Self { shared: Arc::new(Shared { catalog, registry, lanes, metrics, closing, inside: TaskTracker::new() }) }
+        Self { shared: Arc::new(Shared { catalog, registry, lanes, metrics, stop, inside: TaskTracker::new() }) }
     }
 
     /// Completes when no request is in the house any more; for the shutdown, as it may be called
@@ -94,14 +104,14 @@ impl Gateway {
         self.shared.inside.wait().await;
     }
 
-    /// The configuration of the model called `name`.
+    /// The configuration of the model called `name`; a miss counts as a rejected request.
     ///
     /// # Errors
     /// [`Error::UnknownModel`] with the names there are.
     pub fn resolve(&self, name: &str) -> Result<&Arc<ModelConfig>, Error> {
-        self.shared.catalog.resolve(name).ok_or_else(|| Error::UnknownModel {
-            name: name.to_owned(),
-            known: self.shared.catalog.models.keys().map(ToString::to_string).collect(),
+        self.shared.catalog.resolve(name).ok_or_else(|| {
+            let known = self.shared.catalog.models.keys().map(ToString::to_string).collect();
+            self.rejected("unknown", Error::UnknownModel { name: name.to_owned(), known })
         })
     }
 
@@ -110,35 +120,38 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Error`]; nothing was generated then.
-    pub async fn submit(&self, model: &str, request: GenerateRequest) -> Result<Running, Error> {
-        let result = self.try_submit(model, request).await;
-        if let Err(error) = &result {
-            let known = self.shared.catalog.resolve(model).map_or("unknown", |config| config.id.as_str());
-            self.shared.metrics.rejected.with_label_values(&[known, error.code()]).inc();
-        }
-        result
+    pub async fn submit(&self, model: &ModelConfig, request: GenerateRequest) -> Result<Running, Error> {
+        self.try_submit(&model.id, request).await.map_err(|error| self.rejected(model.id.as_str(), error))
     }
 
-    async fn try_submit(&self, model: &str, request: GenerateRequest) -> Result<Running, Error> {
-        if self.shared.closing.is_cancelled() {
+    fn rejected(&self, model: &str, error: Error) -> Error {
+        self.shared.metrics.rejected.with_label_values(&[model, error.code()]).inc();
+        error
+    }
+
+    async fn try_submit(&self, id: &ModelId, request: GenerateRequest) -> Result<Running, Error> {
+        let shared = &self.shared;
+        if shared.stop.closing.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
-        let inside = self.shared.inside.token();
-        let id = &self.resolve(model)?.id;
-        let lane = self.shared.lanes.get(id).ok_or(Error::ShuttingDown)?;
-        let timeout = lane.config.queue.timeout;
+        let inside = shared.inside.token();
+        let lane = shared.lanes.get(id).ok_or(Error::ShuttingDown)?;
         let (reply, answer) = oneshot::channel();
         let job = Job { request, arrived: Instant::now(), reply };
         let place = lane.queue.push(job).map_err(|_| Error::QueueFull {
             depth: lane.config.queue.depth,
             retry_after: lane.rate.until_free(lane.queue.len()),
         })?;
-        let departure = running::Departure::new(lane.metrics.clone(), id.clone(), "queued");
-        let accepted = tokio::time::timeout(timeout, answer).await;
+        let mut departure = Departure::disarmed(lane.metrics.clone(), id.clone(), "queued");
+        departure.arm();
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(lane.config.queue.timeout, answer) => accepted,
+            () = shared.stop.cut.cancelled() => Ok(Ok(Err(Error::ShuttingDown))),
+        };
         departure.disarm();
         drop(place);
         match accepted {
-            Ok(Ok(result)) => result.map(|running| running.holding(inside)),
+            Ok(Ok(result)) => result.map(|running| running.delivered(inside)),
             Ok(Err(_worker_gone)) => Err(Error::ShuttingDown),
             Err(_elapsed) => Err(self.overdue(id, lane)),
         }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use futures::Stream;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Lane;
-use super::slots::Slot;
+use super::slots::{Slot, Slots};
 use crate::domain::ModelId;
 use crate::engine::{self, FinishReason, TokenEvent, TokenStream, Usage};
 use crate::registry::Lease;
@@ -19,26 +20,30 @@ use crate::telemetry::metrics::Gauged;
 /// earlier cancels the sequence and counts as cancelled.
 #[derive(Debug)]
 pub struct Running {
-    // Order matters: the sequence is cancelled before its slot and its lease are given back.
     stream: TokenStream,
     guard: Guard,
-    lease: Lease,
+    /// Counts the request as inside the house until its stream is dropped.
+    _inside: Option<TaskTrackerToken>,
 }
 
 impl Running {
-    pub(super) fn new(stream: TokenStream, lease: Lease, guard: Guard) -> Self {
-        Self { stream, guard, lease }
+    /// Slot, lease and the running gauge stay with the sequence: a client who reads slowly holds
+    /// up nobody once the engine is done.
+    pub(super) fn new(stream: TokenStream, lease: Lease, slot: Slot, guard: Guard) -> Self {
+        stream.occupy((slot, lease, guard.running_gauge()));
+        Self { stream, guard, _inside: None }
     }
 
-    /// Keeps `held` until the stream is dropped.
-    #[must_use]
-    pub(super) fn holding(self, held: impl Send + Sync + 'static) -> Self {
-        Self { stream: self.stream.holding(held), ..self }
+    /// Reached the caller: from now on it counts as cancelled if it is dropped before its end.
+    pub(super) fn delivered(mut self, inside: TaskTrackerToken) -> Self {
+        self.guard.departure.arm();
+        self._inside = Some(inside);
+        self
     }
 
     /// The id of the model that answers.
     pub fn model(&self) -> &ModelId {
-        self.lease.id()
+        &self.guard.lane.config.id
     }
 }
 
@@ -68,19 +73,21 @@ pub(super) struct Guard {
     dispatched: Instant,
     last_token: Option<Instant>,
     ended: bool,
-    slot: Slot,
+    slots: Slots,
     departure: Departure,
-    _running: Gauged,
 }
 
 impl Guard {
-    pub fn new(lane: Arc<Lane>, arrived: Instant, dispatched: Instant, slot: Slot) -> Self {
+    pub fn new(lane: Arc<Lane>, arrived: Instant, dispatched: Instant, slots: Slots) -> Self {
         let (metrics, id) = (lane.metrics.clone(), lane.config.id.clone());
         let waited = dispatched.duration_since(arrived).as_secs_f64();
         metrics.queue_time.with_label_values(&[id.as_str()]).observe(waited);
-        let running = Gauged::new(metrics.requests_running.with_label_values(&[id.as_str()]));
-        let departure = Departure::new(metrics, id, "running");
-        Self { lane, arrived, dispatched, last_token: None, ended: false, slot, departure, _running: running }
+        let departure = Departure::disarmed(metrics, id, "running");
+        Self { lane, arrived, dispatched, last_token: None, ended: false, slots, departure }
+    }
+
+    fn running_gauge(&self) -> Gauged {
+        Gauged::new(self.lane.metrics.requests_running.with_label_values(&[self.lane.config.id.as_str()]))
     }
 
     fn observe(&mut self, event: Result<&TokenEvent, &engine::Error>) {
@@ -125,7 +132,7 @@ impl Guard {
         metrics.request_prompt_tokens.with_label_values(&model).observe(usage.prompt.into());
         metrics.request_generation_tokens.with_label_values(&model).observe(usage.completion.into());
         metrics.e2e_latency.with_label_values(&model).observe(self.arrived.elapsed().as_secs_f64());
-        self.lane.rate.served(self.dispatched.elapsed(), self.slot.in_use());
+        self.lane.rate.served(self.dispatched.elapsed(), self.slots.in_use());
         self.end();
     }
 
@@ -141,27 +148,31 @@ impl std::fmt::Debug for Guard {
     }
 }
 
-/// Counts a client who leaves, unless it is disarmed first.
+/// Counts a client who leaves while it is armed.
 pub(super) struct Departure {
     metrics: Arc<Metrics>,
     model: ModelId,
     phase: &'static str,
-    armed: std::sync::atomic::AtomicBool,
+    armed: bool,
 }
 
 impl Departure {
-    pub fn new(metrics: Arc<Metrics>, model: ModelId, phase: &'static str) -> Self {
-        Self { metrics, model, phase, armed: true.into() }
+    pub fn disarmed(metrics: Arc<Metrics>, model: ModelId, phase: &'static str) -> Self {
+        Self { metrics, model, phase, armed: false }
     }
 
-    pub fn disarm(&self) {
-        self.armed.store(false, std::sync::atomic::Ordering::Relaxed);
+    pub fn arm(&mut self) {
+        self.armed = true;
+    }
+
+    pub fn disarm(&mut self) {
+        self.armed = false;
     }
 }
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        if self.armed.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.armed {
             self.metrics.cancelled.with_label_values(&[self.model.as_str(), self.phase]).inc();
         }
     }

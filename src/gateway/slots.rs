@@ -25,15 +25,9 @@ impl Slots {
         Slot(self.clone())
     }
 
+    /// Slots in use at this moment.
     pub fn in_use(&self) -> u32 {
         *self.0.borrow()
-    }
-}
-
-impl Slot {
-    /// Slots in use beside this one, itself included.
-    pub fn in_use(&self) -> u32 {
-        self.0.in_use()
     }
 }
 

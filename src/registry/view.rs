@@ -38,9 +38,10 @@ impl View {
         self.models.iter().find(|model| model.config.id == *id)
     }
 
-    /// Preloaded models that are not ready, with their state; empty once the server is ready.
+    /// Preloaded models that were never loaded yet; empty once the server is ready. A model that
+    /// has made room for another since then is no reason to send users away.
     pub fn not_ready(&self) -> impl Iterator<Item = &ModelView> {
-        self.models.iter().filter(|model| model.config.preload && model.state != State::Ready)
+        self.models.iter().filter(|model| model.config.preload && model.load_time.is_none())
     }
 }
 

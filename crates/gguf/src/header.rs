@@ -154,7 +154,10 @@ fn entry<R: Read>(reader: &mut Reader<R>) -> Result<Entry, Error> {
 fn size(kind: TensorType, dims: &[u64]) -> Result<u64, String> {
     let row = dims.first().copied().unwrap_or(0);
     if !row.is_multiple_of(kind.block_elements()) {
-        return Err(format!("its rows of {row} elements are no multiple of {kind}'s block of {}", kind.block_elements()));
+        return Err(format!(
+            "its rows of {row} elements are no multiple of {kind}'s block of {}",
+            kind.block_elements()
+        ));
     }
     dims.iter()
         .try_fold(1u64, |product, dim| product.checked_mul(*dim))

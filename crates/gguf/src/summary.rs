@@ -26,6 +26,12 @@ pub struct Summary {
     pub vocabulary: u64,
     /// `tokenizer.ggml.model`, for example `gpt2`.
     pub tokenizer: String,
+    /// `tokenizer.ggml.pre`: how texts are cut before merging, if the file says.
+    pub pre_tokenizer: Option<String>,
+    /// Whether positions are stretched: a rope scaling type or per-frequency factors.
+    pub scales_rope: bool,
+    /// Experts a layer; 0 for a dense model.
+    pub experts: u64,
     pub has_chat_template: bool,
     /// Tensor bytes in the file by type.
     pub bytes_by_type: BTreeMap<TensorType, u64>,
@@ -62,6 +68,9 @@ impl Summary {
             value_length: head_width("attention.value_length")?,
             vocabulary: vocabulary(header)?,
             tokenizer: header.str("tokenizer.ggml.model")?.to_owned(),
+            pre_tokenizer: header.metadata.get("tokenizer.ggml.pre").and_then(Value::as_str).map(str::to_owned),
+            scales_rope: scales_rope(header, &key("rope.scaling.type")),
+            experts: header.metadata.get(&key("expert_count")).and_then(Value::as_u64).unwrap_or(0),
             has_chat_template: header.metadata.contains_key("tokenizer.chat_template"),
             bytes_by_type: bytes_by_type(header),
             file_len: header.file_len,
@@ -94,6 +103,11 @@ fn kv_heads(header: &Header, key: &str, heads: u64) -> Result<u64, Error> {
         Some(value) => value.as_u64(),
     };
     found.filter(|n| *n > 0).ok_or_else(|| Error::key(key, "must be a positive integer, or one for each layer"))
+}
+
+fn scales_rope(header: &Header, key: &str) -> bool {
+    let by_type = header.metadata.get(key).and_then(Value::as_str).is_some_and(|kind| kind != "none");
+    by_type || header.tensor("rope_freqs.weight").is_some()
 }
 
 fn vocabulary(header: &Header) -> Result<u64, Error> {

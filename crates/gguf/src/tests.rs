@@ -88,9 +88,11 @@ fn tensors_that_cannot_be_are_refused_by_name() {
     assert!(problem(&odd_rows.to_bytes()).contains("tensor `w`: its rows of 200"));
     let overflow = Writer::new().tensor("w", TensorType::F32, &[1 << 40, 1 << 40], vec![]);
     assert!(problem(&overflow.to_bytes()).contains("too large"));
-    let twice = Writer::new().tensor("w", TensorType::F32, &[1], vec![0; 4]).tensor("w", TensorType::F32, &[1], vec![0; 4]);
+    let twice =
+        Writer::new().tensor("w", TensorType::F32, &[1], vec![0; 4]).tensor("w", TensorType::F32, &[1], vec![0; 4]);
     assert!(problem(&twice.to_bytes()).contains("stands twice"));
-    let over = Writer::new().tensor("a", TensorType::F32, &[16], vec![0; 32]).tensor("b", TensorType::F32, &[8], vec![0; 32]);
+    let over =
+        Writer::new().tensor("a", TensorType::F32, &[16], vec![0; 32]).tensor("b", TensorType::F32, &[8], vec![0; 32]);
     assert!(problem(&over.to_bytes()).contains("tensor `b`: lies over tensor `a`"));
 }
 

@@ -69,6 +69,8 @@ pub struct ServerMemory {
     /// Bytes on the books: reserved for loads that run, committed to models that are loaded.
     pub used: u64,
     pub free: u64,
+    /// Bytes set aside for keys and values of the paged engine's models; not part of the budget.
+    pub kv_pool: u64,
     /// Bytes of physical memory the process holds; null where the system does not tell.
     pub resident: Option<u64>,
 }

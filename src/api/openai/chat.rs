@@ -17,7 +17,7 @@ use crate::api::{ApiError, Shared};
 ///
 /// The model is loaded if it is not; the request waits in the model's queue until its turn.
 #[utoipa::path(
-    post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest,
+    post, path = "/v1/chat/completions", tag = "openai", operation_id = "create_chat_completion", request_body = ChatRequest,
     responses(
         (status = 200, description = "The answer; with `stream`, chunks as server-sent events.", content(
             (ChatCompletion = "application/json"), (ChatChunk = "text/event-stream"))),
@@ -28,8 +28,8 @@ pub(in crate::api) async fn create(
     State(context): Shared,
     JsonBody(wire): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let model = wire.model.clone();
-    let understood = convert::chat(wire, &context.gateway.resolve(&model)?.sampling)?;
+    let model = context.gateway.resolve(&wire.model)?;
+    let understood = convert::chat(wire, &model.sampling)?;
     let (id, created) = (format!("chatcmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
     let head = |model, include_usage| ChatStream(Head { id: id.clone(), created, model, include_usage });
     let whole = |model, answer: reply::Collected| ChatCompletion {
@@ -45,5 +45,5 @@ pub(in crate::api) async fn create(
         }],
         usage: answer.usage,
     };
-    reply::run(&context, &model, understood, head, whole).await
+    reply::run(&context, model, understood, head, whole).await
 }

@@ -17,7 +17,7 @@ use crate::api::{ApiError, Shared};
 ///
 /// No chat template is applied: the model sees the prompt as it is.
 #[utoipa::path(
-    post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest,
+    post, path = "/v1/completions", tag = "openai", operation_id = "create_completion", request_body = CompletionRequest,
     responses(
         (status = 200, description = "The answer; with `stream`, chunks of the same shape as server-sent events.", content(
             (Completion = "application/json"), (Completion = "text/event-stream"))),
@@ -28,8 +28,8 @@ pub(in crate::api) async fn create(
     State(context): Shared,
     JsonBody(wire): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let model = wire.model.clone();
-    let understood = convert::completion(wire, &context.gateway.resolve(&model)?.sampling)?;
+    let model = context.gateway.resolve(&wire.model)?;
+    let understood = convert::completion(wire, &model.sampling)?;
     let (id, created) = (format!("cmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
     let head = |model, include_usage| CompletionStream(Head { id: id.clone(), created, model, include_usage });
     let whole = |model, answer: reply::Collected| Completion {
@@ -45,5 +45,5 @@ pub(in crate::api) async fn create(
         }],
         usage: Some(Some(answer.usage)),
     };
-    reply::run(&context, &model, understood, head, whole).await
+    reply::run(&context, model, understood, head, whole).await
 }

@@ -15,6 +15,8 @@ const MOST_STOPS: usize = 16;
 #[derive(Debug)]
 pub struct Understood {
     pub request: GenerateRequest,
+    /// The field that holds the prompt.
+    pub prompt_field: &'static str,
     pub stream: bool,
     pub include_usage: bool,
     /// Fields that were accepted and change nothing.
@@ -30,7 +32,7 @@ pub fn chat(mut wire: ChatRequest, defaults: &Defaults) -> Result<Understood, Ap
     let mut options = wire.options();
     let name = if wire.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
     options.max_tokens = wire.max_completion_tokens.or(options.max_tokens);
-    understand(prompt, options, name, defaults)
+    understand(prompt, options, ["messages", name], defaults)
 }
 
 pub fn completion(mut wire: CompletionRequest, defaults: &Defaults) -> Result<Understood, ApiError> {
@@ -43,10 +45,17 @@ pub fn completion(mut wire: CompletionRequest, defaults: &Defaults) -> Result<Un
         PromptInput::TokenLists(mut lists) if lists.len() == 1 => Prompt::Tokens(lists.pop().unwrap_or_default()),
         PromptInput::Texts(_) | PromptInput::TokenLists(_) => return Err(one()),
     };
-    understand(prompt, options, "max_tokens", defaults)
+    understand(prompt, options, ["prompt", "max_tokens"], defaults)
 }
 
-fn understand(prompt: Prompt, options: Options, max_name: &str, defaults: &Defaults) -> Result<Understood, ApiError> {
+/// `names` are those of the fields for the prompt and for the limit.
+fn understand(
+    prompt: Prompt,
+    options: Options,
+    names: [&'static str; 2],
+    defaults: &Defaults,
+) -> Result<Understood, ApiError> {
+    let [prompt_field, max_name] = names;
     refuse_unsupported(&options)?;
     if options.max_tokens == Some(0) {
         return Err(ApiError::invalid(max_name, format!("`{max_name}` must be at least 1")));
@@ -58,6 +67,7 @@ fn understand(prompt: Prompt, options: Options, max_name: &str, defaults: &Defau
     let sampling = sampling(&options, defaults)?;
     Ok(Understood {
         request: GenerateRequest { prompt, max_tokens: options.max_tokens, sampling, stop: options.stop },
+        prompt_field,
         stream: options.stream,
         include_usage: options.include_usage,
         ignored,

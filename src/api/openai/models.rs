@@ -1,16 +1,17 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::reply::unix_seconds;
 use super::types::{ModelList, ModelObject};
+use crate::api::extract::Name;
 use crate::api::{ApiError, Context, Shared};
 use crate::registry::ModelView;
 
 /// The models there are, loaded or not.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "openai",
+    get, path = "/v1/models", operation_id = "list_models", tag = "openai",
     responses((status = 200, description = "All models, in the order of the registry file.", body = ModelList))
 )]
 pub(in crate::api) async fn list(State(context): Shared) -> Json<ModelList> {
@@ -20,14 +21,11 @@ pub(in crate::api) async fn list(State(context): Shared) -> Json<ModelList> {
 
 /// One model, by id or alias. An id with a slash is written with `%2F`.
 #[utoipa::path(
-    get, path = "/v1/models/{id}", tag = "openai", params(("id" = String, Path, description = "Id or alias.")),
+    get, path = "/v1/models/{id}", operation_id = "retrieve_model", tag = "openai", params(("id" = String, Path, description = "Id or alias.")),
     responses((status = 200, description = "The model.", body = ModelObject), ApiError)
 )]
-pub(in crate::api) async fn retrieve(
-    State(context): Shared,
-    Path(id): Path<String>,
-) -> Result<Json<ModelObject>, ApiError> {
-    let config = context.gateway.resolve(&id)?;
+pub(in crate::api) async fn retrieve(State(context): Shared, Name(id): Name) -> Result<Json<ModelObject>, ApiError> {
+    let config = context.model(&id)?;
     let view = context.registry.view();
     let model = view.model(&config.id).ok_or_else(ApiError::shutting_down)?;
     Ok(Json(object(&context, model)))

@@ -10,6 +10,7 @@ use super::convert::Understood;
 use super::types::{PromptTokensDetails, UsageBody};
 use crate::api::sse::{self, Dialect};
 use crate::api::{ApiError, Context};
+use crate::config::ModelConfig;
 use crate::engine::{FinishReason, TokenEvent, Usage};
 use crate::gateway::Running;
 
@@ -24,19 +25,21 @@ pub struct Collected {
 /// of the model that answers.
 pub async fn run<D: Dialect, W: Serialize>(
     context: &Context,
-    model: &str,
+    model: &ModelConfig,
     understood: Understood,
     dialect: impl FnOnce(String, bool) -> D,
     whole: impl FnOnce(String, Collected) -> W,
 ) -> Result<Response, ApiError> {
-    let running = context.gateway.submit(model, understood.request).await?;
+    let prompt_field = understood.prompt_field;
+    let running = context.gateway.submit(model, understood.request).await;
+    let running = running.map_err(|error| ApiError::from(error).about_prompt(prompt_field))?;
     let id = running.model().clone();
     let mut response = if understood.stream {
-        sse::answer(running, dialect(id.to_string(), understood.include_usage), context.cut.clone())
+        sse::answer(running, dialect(id.to_string(), understood.include_usage), context.stop.cut.clone())
     } else {
         let collected = tokio::select! {
             biased;
-            () = context.cut.cancelled() => return Err(ApiError::shutting_down()),
+            () = context.stop.cut.cancelled() => return Err(ApiError::shutting_down()),
             collected = collect(running) => collected?,
         };
         Json(whole(id.to_string(), collected)).into_response()

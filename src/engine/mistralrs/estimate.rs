@@ -32,14 +32,19 @@ pub fn estimate(header: &Header, model: &Summary, context: u64) -> Footprint {
     }
 }
 
-/// The same without a header to look at: the summary does not tell which bytes are the embedding's,
-/// so all of them are counted once more beside its F32 form.
+/// The same without a header to look at. The summary does not tell which bytes are the embedding's,
+/// so they are counted beside its F32 form, as if the model used it twice.
 pub fn estimate_coarsely(model: &Summary, context: u64) -> Footprint {
     let context = context.min(usable_context(model));
     let embedding = model.vocabulary.saturating_mul(model.embedding).saturating_mul(F32_BYTES);
+    let held = |(kind, bytes): (&TensorType, &u64)| match kind {
+        TensorType::F16 | TensorType::BF16 => bytes.saturating_mul(2),
+        _ => *bytes,
+    };
+    let tensors = model.bytes_by_type.iter().map(held).fold(0, u64::saturating_add);
     Footprint {
         weights_mapped: 0,
-        weights_private: model.tensor_bytes().saturating_add(embedding),
+        weights_private: tensors.saturating_add(embedding),
         kv: kv(model, context),
         scratch: kv(model, context).saturating_mul(2).saturating_add(embedding / 4),
         tables: tokenizer(model),

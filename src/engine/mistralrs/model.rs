@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use decoding::{Sampler, StopMatcher};
 use mistralrs::core::{MistralRs, Request};
 use tokio::sync::mpsc;
 
@@ -11,8 +12,6 @@ use super::prompt::Prompts;
 use super::pump::{self, Gate, Job};
 use super::release::release;
 use super::sequence::Parts;
-use crate::engine::sampler::Sampler;
-use crate::engine::stop::StopMatcher;
 use crate::engine::{
     Capabilities, Error, Footprint, GenerateRequest, LoadedModel, Message, Prompt, Released, Stats, TokenStream,
     token_channel,

@@ -104,22 +104,20 @@ mod tests {
     use super::*;
 
     fn model() -> Summary {
-        Summary {
-            architecture: "llama".into(),
-            name: None,
-            context_length: 2048,
-            layers: 2,
-            embedding: 64,
-            heads: 4,
-            kv_heads: 2,
-            key_length: 16,
-            value_length: 16,
-            vocabulary: 300,
-            tokenizer: "gpt2".into(),
-            has_chat_template: false,
-            bytes_by_type: [(TensorType::F32, 10), (TensorType::Q3_K, 1000)].into(),
-            file_len: 2000,
-        }
+        let tokens = gguf::Array::String((0..300).map(|n| n.to_string()).collect());
+        let bytes = gguf::Writer::new()
+            .key("general.architecture", "llama")
+            .key("llama.context_length", 2048u32)
+            .key("llama.embedding_length", 64u32)
+            .key("llama.block_count", 2u32)
+            .key("llama.attention.head_count", 4u32)
+            .key("llama.attention.head_count_kv", 2u32)
+            .key("tokenizer.ggml.model", "gpt2")
+            .key("tokenizer.ggml.tokens", tokens)
+            .tensor("output_norm.weight", TensorType::F32, &[64], vec![0; 256])
+            .tensor("output.weight", TensorType::Q3_K, &[256, 1], vec![0; 110])
+            .to_bytes();
+        Summary::of(&Header::parse(bytes.as_slice(), bytes.len() as u64).unwrap()).unwrap()
     }
 
     fn reason(model: &Summary) -> String {

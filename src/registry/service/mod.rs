@@ -4,6 +4,7 @@
 //! work. After each of them [`Service::advance`] starts what can be started and the view is
 //! published. Nothing in the loop waits.
 
+mod slot;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -18,16 +19,15 @@ use tokio_util::task::TaskTracker;
 
 use super::lease::Counter;
 use super::ledger::{Entry, Ledger};
-use super::planner::{self, Admission, Resident, Standing};
+use super::planner::{self, Admission, Resident};
 use super::state::Event;
 use super::{Error, Handle, Lease, ModelView, State, Swapped, View, swap};
-use crate::config::{Catalog, ModelConfig};
+use crate::config::Catalog;
 use crate::domain::ModelId;
 use crate::engine::{LoadedModel, Released};
 use crate::telemetry::Metrics;
+use slot::{Reply, Slot, Waiter, answer};
 use tasks::{Report, Reports};
-
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What the outside may ask for.
 pub(super) enum Command {
@@ -35,27 +35,6 @@ pub(super) enum Command {
     Load { model: ModelId, evict: bool, reply: Reply<()> },
     Unload { model: ModelId, reply: Reply<()> },
     Swap { from: ModelId, to: ModelId, reply: Reply<Swapped> },
-}
-
-/// Someone who waits for a model to be ready.
-enum Waiter {
-    Lease(Reply<Lease>),
-    Load { evict: bool, reply: Reply<()> },
-}
-
-/// One model of the catalog.
-struct Slot {
-    config: Arc<ModelConfig>,
-    state: State,
-    since: Instant,
-    model: Option<Arc<dyn LoadedModel>>,
-    counter: Counter,
-    load_time: Option<Duration>,
-    waiters: Vec<Waiter>,
-    /// When the first of the waiters came: loads happen in this order.
-    wanted: Option<Instant>,
-    /// Those who wait for it to be gone.
-    leavers: Vec<Reply<()>>,
 }
 
 pub(super) struct Service {
@@ -257,7 +236,8 @@ impl Service {
         let Some(slot) = self.slots.get_mut(id) else { return };
         if self.ledger.reserve(id, slot.config.estimate) {
             slot.enter(Event::LoadStarted);
-            self.tasks.spawn(tasks::load(slot.config.clone(), self.reports.clone()));
+            let load = tasks::load(slot.config.clone(), self.reports.clone());
+            self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(load));
         }
     }
 
@@ -379,71 +359,6 @@ impl Service {
         self.slots.clear();
         futures::future::join_all(models.iter().map(|model| model.unload())).await;
     }
-}
-
-impl Slot {
-    fn new(config: Arc<ModelConfig>, counter: Counter) -> Self {
-        Self {
-            config,
-            state: State::Unloaded,
-            since: Instant::now(),
-            model: None,
-            counter,
-            load_time: None,
-            waiters: Vec::new(),
-            wanted: None,
-            leavers: Vec::new(),
-        }
-    }
-
-    /// Takes the step if it is legal. The one place where states change and where it is logged.
-    fn enter(&mut self, event: Event) -> bool {
-        let Some(next) = self.state.after(event) else { return false };
-        let (model, from) = (self.config.id.as_str(), self.state.name());
-        match &next {
-            State::Failed(reason) => tracing::error!(model, from, to = "failed", reason, "model state"),
-            next => tracing::info!(model, from, to = next.name(), "model state"),
-        }
-        (self.state, self.since) = (next, Instant::now());
-        true
-    }
-
-    fn wait(&mut self, waiter: Waiter) {
-        self.wanted.get_or_insert_with(Instant::now);
-        self.waiters.push(waiter);
-    }
-
-    /// Drops waiters whose callers are gone. Loads are kept: an admin or the start asked for them.
-    fn forget_who_left(&mut self) {
-        self.waiters.retain(|waiter| match waiter {
-            Waiter::Lease(reply) => !reply.is_closed(),
-            Waiter::Load { .. } => true,
-        });
-        if self.waiters.is_empty() {
-            self.wanted = None;
-        }
-    }
-
-    fn may_evict(&self) -> bool {
-        self.waiters.iter().any(|waiter| matches!(waiter, Waiter::Lease(_) | Waiter::Load { evict: true, .. }))
-    }
-
-    fn standing(&self) -> Standing {
-        match self.state {
-            State::Draining | State::Unloading => Standing::Leaving,
-            State::Loading => Standing::Busy,
-            State::Ready if self.config.pin => Standing::Stays,
-            State::Ready if self.counter.usage().count == 0 => Standing::Evictable,
-            State::Ready => Standing::Busy,
-            // On the books without being loaded: memory that was never given back.
-            State::Unloaded | State::Failed(_) => Standing::Stays,
-        }
-    }
-}
-
-/// The caller may have left; then nobody wants the answer.
-fn answer<T>(reply: Reply<T>, result: Result<T, Error>) {
-    let _ = reply.send(result);
 }
 
 fn footprint(entry: &Entry) -> crate::engine::Footprint {

@@ -1,0 +1,58 @@
+//! Matrix products and attention inner loops: the fastest set this processor has, chosen once.
+//!
+//! Every set computes the same sums of integers; where floats are added the order may differ, so
+//! answers are equal bit for bit on one machine and not between machines. Within one set a row's
+//! result never depends on the other rows of the batch: each row is summed in the same order,
+//! whoever stands beside it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod matmul;
+pub mod scalar;
+
+use std::sync::OnceLock;
+
+use half::f16;
+
+pub use matmul::{Matrix, matmul};
+
+use crate::quant::{Block32, Block256};
+
+/// The inner loops of one instruction set.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    pub name: &'static str,
+    /// 256 unpacked weights times 256 activation codes with their 16 group sums, without the
+    /// activations' scale.
+    pub dot256: fn(&Block256, codes: &[i8], sums: &[i16]) -> f32,
+    /// The codes of 32 weights times 32 activation codes.
+    pub dot32: fn(&Block32, codes: &[i8]) -> i32,
+    pub dot_f32: fn(&[f32], &[f32]) -> f32,
+    /// A query times a key in half precision.
+    pub dot_f16: fn(&[f32], &[f16]) -> f32,
+    /// `sum += weight * value`, the value in half precision.
+    pub add_f16: fn(sum: &mut [f32], weight: f32, value: &[f16]),
+}
+
+impl Kernels {
+    /// The fastest set of this processor.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Kernels> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(kernels) = avx2::kernels() {
+                return kernels;
+            }
+            scalar::KERNELS
+        })
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Every set against the reference, and the reference against floats.
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::*;
+use crate::quant::{Activations, Kind, dequantize, kind_of};
+use gguf::TensorType as T;
+
+const QUANTIZED: [T; 11] =
+    [T::Q2_K, T::Q3_K, T::Q4_K, T::Q5_K, T::Q6_K, T::Q4_0, T::Q4_1, T::Q5_0, T::Q5_1, T::Q8_0, T::IQ4_NL];
+
+/// Bytes from a small generator: every code and scale occurs, halves are kept finite.
+fn packed(weights: T, elements: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    let block = weights.block_bytes() as usize;
+    let mut bytes: Vec<u8> = (0..elements / weights.block_elements() as usize * block).map(|_| next()).collect();
+    for block in bytes.chunks_exact_mut(block) {
+        let halves: &[usize] = match weights {
+            T::Q2_K => &[80, 82],
+            T::Q3_K => &[108],
+            T::Q4_K | T::Q5_K | T::Q4_1 | T::Q5_1 => &[0, 2],
+            T::Q6_K => &[208],
+            _ => &[0],
+        };
+        for at in halves {
+            let value = f16::from_f32((f32::from(next()) - 128.0) / 1000.0).to_le_bytes();
+            block[*at..at + 2].copy_from_slice(&value);
+        }
+    }
+    bytes
+}
+
+fn activations(rows: usize, width: usize, seed: u64) -> Activations {
+    let value = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed) % 2003) as f32 / 1001.0 - 1.0;
+    let mut activations = Activations::new((0..rows * width).map(value).collect(), width);
+    activations.quantize(Kind::Rows256);
+    activations.quantize(Kind::Rows32);
+    activations
+}
+
+/// The product in double precision, from dequantized weights and the float activations.
+fn exact(matrix: Matrix<'_>, activations: &Activations) -> Vec<f64> {
+    let mut weights = vec![0.0; matrix.rows * matrix.width];
+    dequantize(matrix.weights, matrix.bytes, &mut weights);
+    let rows = activations.floats.chunks_exact(matrix.width);
+    rows.flat_map(|row| {
+        let dot = |weights: &[f32]| row.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        weights.chunks_exact(matrix.width).map(dot).collect::<Vec<f64>>()
+    })
+    .collect()
+}
+
+fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value * value, count + 1.0));
+    f64::sqrt(sum / count)
+}
+
+#[test]
+fn products_are_within_the_error_of_eight_bit_activations() {
+    for kernels in [scalar::KERNELS, Kernels::best()] {
+        for weights in QUANTIZED {
+            let bytes = packed(weights, 96 * 512, 7);
+            let matrix = Matrix { weights, rows: 96, width: 512, bytes: &bytes };
+            let activations = activations(5, 512, 3);
+            let (got, want) = (matmul(kernels, matrix, &activations), exact(matrix, &activations));
+            let error = root_mean_square(got.iter().zip(&want).map(|(got, want)| f64::from(*got) - want));
+            let share = error / root_mean_square(want.iter().copied());
+            assert!(share < 0.012, "{} {weights}: {share}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_batch() {
+    for weights in QUANTIZED.into_iter().chain([T::F16]) {
+        let bytes = match weights {
+            T::F16 => (0..70 * 256).flat_map(|at| f16::from_f32((at % 91) as f32 / 50.0).to_le_bytes()).collect(),
+            weights => packed(weights, 70 * 256, 11),
+        };
+        let matrix = Matrix { weights, rows: 70, width: 256, bytes: &bytes };
+        let all = activations(9, 256, 5);
+        let together = matmul(Kernels::best(), matrix, &all);
+        for row in 0..9 {
+            let mut alone = Activations::new(all.floats[row * 256..][..256].to_vec(), 256);
+            kind_of(weights).flatten().into_iter().for_each(|kind| alone.quantize(kind));
+            assert_eq!(matmul(Kernels::best(), matrix, &alone), together[row * 70..][..70], "{weights} row {row}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any bytes are some block: scales at their extremes included.
+    #[test]
+    fn the_best_set_agrees_with_the_reference(seed in any::<u64>(), kind in 0usize..11, extreme in any::<bool>()) {
+        let weights = QUANTIZED[kind];
+        let mut bytes = packed(weights, 256, seed);
+        if extreme {
+            let kept = bytes.clone();
+            bytes.fill(0xff);
+            let tail = bytes.len() - 4;
+            bytes[..4].copy_from_slice(&kept[..4]);
+            bytes[tail..].copy_from_slice(&kept[tail..]);
+        }
+        let activations = activations(1, 256, seed);
+        let matrix = Matrix { weights, rows: 1, width: 256, bytes: &bytes };
+        let reference = matmul(scalar::KERNELS, matrix, &activations)[0];
+        let got = matmul(Kernels::best(), matrix, &activations)[0];
+        // The sums of integers are exact; the floats around them may be rounded in another order,
+        // which shows against the size of what is summed and not of what is left of it.
+        let mut expanded = vec![0.0; 256];
+        dequantize(weights, &bytes, &mut expanded);
+        let size: f32 = expanded.iter().zip(&activations.floats).map(|(a, b)| (a * b).abs()).sum();
+        if reference.is_finite() {
+            prop_assert!((got - reference).abs() <= 1e-5 * size.max(1e-6), "{weights}: {got} {reference} {size}");
+        }
+    }
+
+    #[test]
+    fn float_loops_agree_with_the_reference(values in proptest::collection::vec(-4.0f32..4.0, 0..70)) {
+        let (best, halves) = (Kernels::best(), values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>());
+        let near = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + b.abs()) * (1 + values.len()) as f32;
+        prop_assert!(near((best.dot_f32)(&values, &values), (scalar::KERNELS.dot_f32)(&values, &values)));
+        prop_assert!(near((best.dot_f16)(&values, &halves), (scalar::KERNELS.dot_f16)(&values, &halves)));
+        let (mut a, mut b) = (values.clone(), values.clone());
+        (best.add_f16)(&mut a, 0.3, &halves);
+        (scalar::KERNELS.add_f16)(&mut b, 0.3, &halves);
+        prop_assert!(a.iter().zip(&b).all(|(a, b)| near(*a, *b)));
+    }
+}

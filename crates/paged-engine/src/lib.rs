@@ -1,0 +1,45 @@
+//! Continuous batching and PagedAttention for GGUF decoder models, on the CPU.
+//!
+//! A model's file is mapped, never copied; every tensor stays quantized. Sequences of any length
+//! share each step, and their keys and values live in blocks of 16 tokens from one pool of bytes
+//! that all models share. One thread owns all models; the cores work on one batch at a time.
+//!
+//! ```no_run
+//! use paged_engine::{Engine, Event, LoadOptions, Options, Request, Sink};
+//!
+//! struct Print;
+//! impl Sink for Print {
+//!     fn send(&mut self, event: Event) -> bool {
+//!         if let Event::Token { text, .. } = event { print!("{text}") }
+//!         true
+//!     }
+//!     fn is_closed(&self) -> bool { false }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::start(Options { threads: 0, kv_bytes: 64 << 20 })?;
+//! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20 })?;
+//! let prompt = model.tokenizer().encode("Once upon a time");
+//! let request = Request { prompt, max_tokens: 32, sampling: Default::default(), stop: vec![] };
+//! model.generate(request, Box::new(Print))?;
+//! # Ok(()) }
+//! ```
+//!
+//! Host bookkeeping ([`schedule`], [`sequence`], [`kv`]) knows no kernel; what touches numbers
+//! ([`model`], [`kernels`], [`quant`]) knows no sequence.
+
+mod engine;
+mod error;
+pub mod kernels;
+pub mod kv;
+pub mod model;
+pub mod quant;
+mod run;
+pub mod schedule;
+pub mod sequence;
+pub mod tokenizer;
+pub mod weights;
+
+pub use engine::{Engine, LoadOptions, Model, Options, Stats};
+pub use error::Error;
+pub use sequence::{Event, Reason, Request, Sink, Timings};

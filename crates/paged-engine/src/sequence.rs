@@ -1,0 +1,185 @@
+//! One sequence: its tokens, its blocks, its sampler and the text that goes out.
+
+use std::time::{Duration, Instant};
+
+use decoding::{Matched, Sampler, Sampling, StopMatcher, Utf8Stream};
+
+use crate::Error;
+use crate::kv::Table;
+use crate::schedule::Standing;
+use crate::tokenizer::Tokenizer;
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub prompt: Vec<u32>,
+    pub max_tokens: usize,
+    pub sampling: Sampling,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// What happens to a sequence: prefill, tokens, then exactly one of the other two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The prompt was computed.
+    Prefill {
+        tokens: usize,
+    },
+    /// One token; its text may be empty while a character or a stop text is undecided.
+    Token {
+        id: u32,
+        text: String,
+    },
+    /// The end, with the text that was still held back.
+    Finished {
+        reason: Reason,
+        text: String,
+        tokens: usize,
+        timings: Timings,
+    },
+    Failed(Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The model ended its answer, or a stop text did.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From acceptance to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+/// Where events go. Called on the engine's thread: it must not wait.
+pub trait Sink: Send {
+    /// `false` means that nobody listens: the sequence ends.
+    fn send(&mut self, event: Event) -> bool;
+    /// Whether nobody listens any more.
+    fn is_closed(&self) -> bool;
+}
+
+pub struct Sequence {
+    /// Prompt and answer.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// How many of the tokens are in the table.
+    computed: usize,
+    max_tokens: usize,
+    pub table: Table,
+    sampler: Sampler,
+    stops: StopMatcher,
+    text: Utf8Stream,
+    sink: Box<dyn Sink>,
+    accepted: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Sequence {
+    pub fn new(request: Request, table: Table, sink: Box<dyn Sink>) -> Self {
+        Self {
+            sampler: Sampler::new(request.sampling, &request.prompt),
+            stops: StopMatcher::new(&request.stop),
+            prompt: request.prompt.len(),
+            tokens: request.prompt,
+            computed: 0,
+            max_tokens: request.max_tokens,
+            table,
+            text: Utf8Stream::default(),
+            sink,
+            accepted: Instant::now(),
+            first_token: None,
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        let pending = self.tokens.len() - self.computed;
+        Standing { pending, decoding: pending == 1 && self.first_token.is_some(), started: self.table.blocks() > 0 }
+    }
+
+    /// The next `count` tokens to compute and the place of the first.
+    pub fn next(&self, count: usize) -> (&[u32], usize) {
+        (&self.tokens[self.computed..self.computed + count], self.computed)
+    }
+
+    /// Tokens the table must have room for once `count` more are computed.
+    pub fn room(&self, count: usize) -> usize {
+        self.computed + count
+    }
+
+    /// Whether computing `count` more reaches the last known token, so that logits are wanted.
+    pub fn completes(&self, count: usize) -> bool {
+        self.computed + count == self.tokens.len()
+    }
+
+    pub fn computed(&mut self, count: usize) {
+        self.computed += count;
+    }
+
+    /// Gives the blocks back; everything is computed again later, to the same numbers.
+    pub fn preempt(&mut self) {
+        self.table.clear();
+        self.computed = 0;
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.sink.is_closed()
+    }
+
+    pub fn fail(mut self, error: Error) {
+        self.table.clear();
+        self.sink.send(Event::Failed(error));
+    }
+
+    /// Takes the logits behind the last token: chooses, tells. `false` once the sequence is over.
+    pub fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> bool {
+        if self.first_token.is_none() {
+            self.first_token = Some(Instant::now());
+            if !self.sink.send(Event::Prefill { tokens: self.prompt }) {
+                return false;
+            }
+        }
+        let token = self.sampler.next(logits);
+        self.tokens.push(token);
+        let generated = self.tokens.len() - self.prompt;
+        let (text, end) = self.read(token, generated, tokenizer);
+        if !self.sink.send(Event::Token { id: token, text }) {
+            return false;
+        }
+        let Some((reason, text)) = end else { return true };
+        let now = Instant::now();
+        let first = self.first_token.unwrap_or(now);
+        let timings = Timings { prefill: first - self.accepted, decode: now - first };
+        // Whoever learns of the end may count on the blocks being back.
+        self.table.clear();
+        self.sink.send(Event::Finished { reason, text, tokens: generated, timings });
+        false
+    }
+
+    /// The text that may go out with a token and, at the end, why and what was held back.
+    fn read(&mut self, token: u32, generated: usize, tokenizer: &Tokenizer) -> (String, Option<(Reason, String)>) {
+        if tokenizer.is_end(token) {
+            return (String::new(), Some((Reason::Stop, self.rest())));
+        }
+        let piece = self.text.push(tokenizer.bytes(token));
+        match self.stops.push(&piece) {
+            Matched::Stop(text) => (text, Some((Reason::Stop, String::new()))),
+            Matched::Text(text) if generated >= self.max_tokens => (text, Some((Reason::Length, self.rest()))),
+            Matched::Text(text) => (text, None),
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let piece = self.text.finish();
+        match self.stops.push(&piece) {
+            Matched::Stop(text) => text,
+            Matched::Text(text) => text + &self.stops.finish(),
+        }
+    }
+}

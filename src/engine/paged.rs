@@ -1,0 +1,211 @@
+//! The adapter to `crates/paged-engine`: many sequences of any length on each step, keys and values
+//! from one pool for all models.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gguf::Header;
+use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
+
+use super::chat_template::ChatTemplate;
+use super::{
+    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Prompt,
+    Released, Stats, Support, Timings, TokenEvent, TokenSink, TokenStream, Usage, token_channel,
+};
+
+/// The name the registry file and the status pages use.
+pub const NAME: &str = "paged";
+/// Bytes of tables for one token of the vocabulary: its name, its bytes, its place in the maps.
+const TABLE_BYTES_PER_TOKEN: u64 = 400;
+/// A step ends within seconds; a model that is not gone by then is stuck.
+const UNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// All models of this engine share its threads and its pool.
+pub struct Paged {
+    engine: Arc<paged_engine::Engine>,
+}
+
+impl Paged {
+    /// `kv_bytes` is what keys and values of all models may take together.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn start(kv_bytes: u64) -> std::io::Result<Self> {
+        let engine = paged_engine::Engine::start(Options { threads: 0, kv_bytes })?;
+        Ok(Self { engine: Arc::new(engine) })
+    }
+}
+
+#[async_trait]
+impl Engine for Paged {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn supports(&self, model: &gguf::Summary) -> Support {
+        paged_engine::model::supported(model).map_or_else(Support::No, |()| Support::Yes)
+    }
+
+    /// Keys and values are not on a model's page: they come from the pool, which is one for all.
+    fn estimate(&self, spec: &LoadSpec) -> Footprint {
+        let Some(model) = &spec.summary else { return Footprint::default() };
+        Footprint {
+            weights_mapped: model.tensor_bytes(),
+            weights_private: model.layers.saturating_mul(2).saturating_add(1).saturating_mul(model.embedding * 4),
+            kv: 0,
+            scratch: scratch(model, u64::from(spec.sequences)),
+            tables: model.vocabulary.saturating_mul(TABLE_BYTES_PER_TOKEN),
+        }
+    }
+
+    async fn load(&self, spec: LoadSpec) -> Result<Arc<dyn LoadedModel>, Error> {
+        let estimate = self.estimate(&spec);
+        let engine = self.engine.clone();
+        let loading = tokio::task::spawn_blocking(move || {
+            let options = LoadOptions { context: spec.context as usize, sequences: spec.sequences as usize };
+            let model = engine.load(&spec.source, options).map_err(load_error)?;
+            let chat = chat_template(&spec.source)?;
+            let (weights_mapped, weights_private) = model.bytes();
+            let footprint = Footprint { weights_mapped, weights_private, ..estimate };
+            Ok(Model { model: Arc::new(model), chat: Arc::new(chat), footprint, sequences: spec.sequences })
+        });
+        let model: Model = loading.await.map_err(|error| Error::Load(format!("loading panicked: {error}")))??;
+        Ok(Arc::new(model))
+    }
+}
+
+/// Activations of a full step: the widest rows of a layer, and the logits of every sequence.
+fn scratch(model: &gguf::Summary, sequences: u64) -> u64 {
+    let rows = sequences.saturating_add(64);
+    let row = model.embedding.saturating_mul(24).saturating_mul(4);
+    rows.saturating_mul(row).saturating_add(sequences.saturating_mul(model.vocabulary).saturating_mul(8))
+}
+
+fn chat_template(source: &Path) -> Result<Result<ChatTemplate, String>, Error> {
+    let header = Header::read(source).map_err(|error| Error::Load(error.to_string()))?;
+    Ok(ChatTemplate::of(&header))
+}
+
+struct Model {
+    model: Arc<paged_engine::Model>,
+    /// Or why there is none.
+    chat: Arc<Result<ChatTemplate, String>>,
+    footprint: Footprint,
+    sequences: u32,
+}
+
+#[async_trait]
+impl LoadedModel for Model {
+    fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let context = u32::try_from(self.model.context()).unwrap_or(u32::MAX);
+        Capabilities { context, sequences: self.sequences, chat: self.chat.is_ok() }
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.model.tokenizer().encode(text))
+    }
+
+    fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
+        self.model.tokenizer().decode(tokens).map_err(request_error)
+    }
+
+    fn render_chat(&self, messages: &[Message]) -> Result<String, Error> {
+        render(&self.chat, messages)
+    }
+
+    async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, Error> {
+        let (model, chat, prompt) = (self.model.clone(), self.chat.clone(), request.prompt);
+        // A long prompt takes milliseconds to render and tokenize.
+        let tokens = tokio::task::spawn_blocking(move || match prompt {
+            Prompt::Chat(messages) => Ok(model.tokenizer().encode(&render(&chat, &messages)?)),
+            Prompt::Text(text) => Ok(model.tokenizer().encode(&text)),
+            Prompt::Tokens(tokens) => Ok(tokens),
+        });
+        let prompt = tokens.await.map_err(|error| Error::Internal(format!("tokenizing failed: {error}")))??;
+        let room = self.model.context().saturating_sub(prompt.len()).max(1);
+        let max_tokens = request.max_tokens.map_or(room, |most| most as usize);
+        let (sink, stream) = token_channel(u32::try_from(max_tokens.min(room)).unwrap_or(u32::MAX));
+        let sink = Forward { sink, prompt: u32::try_from(prompt.len()).unwrap_or(u32::MAX) };
+        let request = Request { prompt, max_tokens, sampling: request.sampling, stop: request.stop };
+        self.model.generate(request, Box::new(sink)).map_err(request_error)?;
+        Ok(stream)
+    }
+
+    fn stats(&self) -> Stats {
+        let stats = self.model.stats();
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Stats { running: small(stats.running), waiting: small(stats.waiting) }
+    }
+
+    async fn unload(&self) -> Released {
+        let model = self.model.clone();
+        let gone = tokio::task::spawn_blocking(move || model.unload().recv_timeout(UNLOAD_TIMEOUT).is_ok()).await;
+        match gone {
+            Ok(true) => Released::Yes,
+            _ => Released::No("the engine's step does not end: restart the server".into()),
+        }
+    }
+}
+
+fn render(chat: &Result<ChatTemplate, String>, messages: &[Message]) -> Result<String, Error> {
+    match chat {
+        Ok(template) => template.render(messages),
+        Err(why) => Err(Error::invalid(why.clone(), "messages")),
+    }
+}
+
+/// From the engine's events to the seam's.
+struct Forward {
+    sink: TokenSink,
+    prompt: u32,
+}
+
+impl Sink for Forward {
+    fn send(&mut self, event: Event) -> bool {
+        self.sink.send(match event {
+            Event::Prefill { tokens } => {
+                Ok(TokenEvent::Prefill { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), cached: 0 })
+            }
+            Event::Token { id, text } => Ok(TokenEvent::Token { id, text }),
+            Event::Finished { reason, text, tokens, timings } => Ok(TokenEvent::Finished {
+                reason: match reason {
+                    Reason::Stop => FinishReason::Stop,
+                    Reason::Length => FinishReason::Length,
+                },
+                text,
+                usage: Usage { prompt: self.prompt, cached: 0, completion: u32::try_from(tokens).unwrap_or(u32::MAX) },
+                timings: Timings { prefill: timings.prefill, decode: timings.decode },
+            }),
+            Event::Failed(error) => Err(request_error(error)),
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sink.is_closed()
+    }
+}
+
+fn load_error(error: paged_engine::Error) -> Error {
+    match error {
+        paged_engine::Error::Unsupported(why) => Error::Unsupported(why),
+        other => Error::Load(other.to_string()),
+    }
+}
+
+fn request_error(error: paged_engine::Error) -> Error {
+    use paged_engine::Error as E;
+    match error {
+        E::InvalidRequest(message) => Error::InvalidRequest { message, param: None },
+        E::ContextLength { prompt, max_tokens, context } => {
+            Error::ContextLength { prompt: prompt as u64, max_tokens: max_tokens as u64, context: context as u64 }
+        }
+        E::Stopped => Error::Stopped,
+        E::Internal(message) | E::File(message) | E::Unsupported(message) => Error::Internal(message),
+    }
+}
