@@ -51,7 +51,7 @@ impl App {
         let metrics = Arc::new(Metrics::new()?);
         let engines: std::collections::BTreeSet<&str> =
             catalog.models.values().map(|config| config.choice.engine.name()).collect();
-        let engines = engines.into_iter().collect::<Vec<_>>().join(",");
+        let engines = engines.into_iter().collect::<Vec<_>>().join("+");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), &engines]).set(1);
         if engines.contains(crate::engine::fake::NAME) {
             tracing::warn!("a model runs on the fake engine: its answers mean nothing");

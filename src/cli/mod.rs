@@ -1,5 +1,6 @@
 //! The command line. Every flag has an environment form, `PENSIEVE_*`.
 
+mod bench;
 mod openapi;
 mod serve;
 mod validate;
@@ -29,6 +30,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check the registry file and its models, and print the memory plan.
     Validate(validate::Validate),
+    /// Measure speed, and write synthetic models to measure it on.
+    Bench(bench::Bench),
     /// Print the OpenAPI document.
     Openapi(openapi::OpenApi),
 }
@@ -97,6 +100,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Validate(validate) => validate.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Openapi(openapi) => openapi.run(),
         }
     }

@@ -58,7 +58,7 @@ fn verdict(catalog: &Catalog) -> String {
         pool => format!(" beside a pool of {} for keys and values", Bytes::b(pool)),
     };
     format!(
-        "mode {}, {} models; budget {}{pool}, at start {}, {together}.",
+        "mode {}, models: {}; budget {}{pool}, at start {}, {together}.",
         catalog.mode.as_str(),
         catalog.models.len(),
         Bytes::b(catalog.budget),

@@ -63,7 +63,10 @@ fn understand(
     if options.stop.len() > MOST_STOPS {
         return Err(ApiError::invalid("stop", format!("`stop` has more than {MOST_STOPS} texts")));
     }
-    let ignored = options.rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect();
+    let named = options.rest.iter().filter(|(_, value)| !value.is_null());
+    let mut ignored: Vec<String> = named.map(|(name, _)| name.clone()).collect();
+    // The map keeps the client's order or not, as some other crate of the build decides.
+    ignored.sort();
     let sampling = sampling(&options, defaults)?;
     Ok(Understood {
         request: GenerateRequest { prompt, max_tokens: options.max_tokens, sampling, stop: options.stop },

@@ -1,0 +1,27 @@
+//! Tests through the public face, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod admin;
+#[cfg(feature = "mistralrs")]
+mod agreement;
+mod architecture;
+mod cancellation;
+mod chat;
+mod cli;
+mod completions;
+mod contract;
+#[cfg(feature = "mistralrs")]
+mod demo_models;
+mod engines;
+mod errors;
+mod faults;
+mod health;
+#[cfg(feature = "mistralrs")]
+mod mistralrs;
+mod models;
+mod openapi;
+mod registry_file;
+mod shutdown;
+mod streaming;
+mod support;
