@@ -19,8 +19,8 @@ pub enum Format {
 /// # Errors
 /// The filter cannot be parsed.
 pub fn install(format: Format, filter: &str) -> Result<(), String> {
-    // The engine crate logs its own progress at info; what users need of it, our lines say.
-    let filter = EnvFilter::try_new(format!("{filter},mistralrs_core=warn,mistralrs_quant=warn"))
+    // mistral.rs logs its own progress, and warns of PagedAttention on every load; our lines say what users need.
+    let filter = EnvFilter::try_new(format!("{filter},mistralrs_core=error,mistralrs_quant=error"))
         .map_err(|error| format!("the log filter `{filter}` cannot be read: {error}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -5,10 +5,12 @@ use gguf::TensorType;
 use rayon::prelude::*;
 
 use super::Kernels;
-use crate::quant::{Activations, Block32, Block256, K, Kind, SMALL, floats, kind_of};
+use crate::quant::{Activations, Block32, Kind, SMALL, floats, kind_of};
 
-/// Matrix rows that one task computes: enough to outweigh handing it over.
-const TASK: usize = 64;
+/// Matrix rows that one task computes at least: enough to outweigh handing it over.
+const TASK: usize = 16;
+/// Tasks a thread, so that one that was held up does not hold up all.
+const TASKS_PER_THREAD: usize = 4;
 
 /// A weight matrix as it lies in the file: `rows` rows of `width` weights.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +36,16 @@ pub fn matmul(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -
     if batch == 0 {
         return Vec::new();
     }
+    let task_rows = matrix.rows.div_ceil(rayon::current_num_threads() * TASKS_PER_THREAD).max(TASK);
     // Matrix rows are split over the cores, so the result comes out transposed.
     let mut columns = vec![0.0; matrix.rows * batch];
-    columns.par_chunks_mut(TASK * batch).enumerate().for_each(|(task, out)| {
-        let rows = (task * TASK..).zip(out.chunks_exact_mut(batch));
+    columns.par_chunks_mut(task_rows * batch).enumerate().for_each(|(task, out)| {
+        let rows = (task * task_rows..).zip(out.chunks_exact_mut(batch));
         match kind_of(matrix.weights).flatten() {
-            Some(Kind::Rows256) => rows.for_each(|(row, out)| row256(kernels, matrix, row, activations, out)),
+            Some(Kind::Rows256) => {
+                let Some(values) = &activations.by256 else { return };
+                rows.for_each(|(row, out)| (kernels.row256)(matrix.weights, matrix.row(row), values, out));
+            }
             Some(Kind::Rows32) => rows.for_each(|(row, out)| row32(kernels, matrix, row, activations, out)),
             None => {
                 let mut weights = vec![0.0; matrix.width];
@@ -53,21 +59,6 @@ pub fn matmul(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -
         }
     });
     if batch == 1 { columns } else { transpose(&columns, matrix.rows, batch) }
-}
-
-/// One matrix row of a k-quant times every batch row.
-fn row256(kernels: Kernels, matrix: Matrix<'_>, row: usize, activations: &Activations, out: &mut [f32]) {
-    let Some(values) = &activations.by256 else { return };
-    let blocks = matrix.width / K;
-    let mut block = Block256::default();
-    for (at, packed) in matrix.row(row).chunks_exact(matrix.weights.block_bytes() as usize).enumerate() {
-        block.unpack(matrix.weights, packed);
-        for (batch_row, out) in out.iter_mut().enumerate() {
-            let place = batch_row * blocks + at;
-            let (codes, sums) = (&values.codes[place * K..][..K], &values.sums[place * 16..][..16]);
-            *out += values.scales[place] * (kernels.dot256)(&block, codes, sums);
-        }
-    }
 }
 
 /// One matrix row of a type with blocks of 32 times every batch row.

@@ -12,19 +12,20 @@ pub mod scalar;
 
 use std::sync::OnceLock;
 
+use gguf::TensorType;
 use half::f16;
 
 pub use matmul::{Matrix, matmul};
 
-use crate::quant::{Block32, Block256};
+use crate::quant::{Block32, Rows256};
 
 /// The inner loops of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     pub name: &'static str,
-    /// 256 unpacked weights times 256 activation codes with their 16 group sums, without the
-    /// activations' scale.
-    pub dot256: fn(&Block256, codes: &[i8], sums: &[i16]) -> f32,
+    /// One matrix row of a k-quant, as it lies in the file, times every row of the batch. Each
+    /// block is unpacked once for all of them.
+    pub row256: fn(TensorType, packed: &[u8], &Rows256, out: &mut [f32]),
     /// The codes of 32 weights times 32 activation codes.
     pub dot32: fn(&Block32, codes: &[i8]) -> i32,
     pub dot_f32: fn(&[f32], &[f32]) -> f32,

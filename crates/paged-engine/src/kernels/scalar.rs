@@ -1,12 +1,27 @@
 //! The reference: plain loops, which every other set is held to.
 
+use gguf::TensorType;
 use half::f16;
 
 use super::Kernels;
-use crate::quant::{Block32, Block256, GROUP};
+use crate::quant::{Block32, Block256, GROUP, Rows256};
 
-pub const KERNELS: Kernels = Kernels { name: "scalar", dot256, dot32, dot_f32, dot_f16, add_f16 };
+pub const KERNELS: Kernels = Kernels { name: "scalar", row256, dot32, dot_f32, dot_f16, add_f16 };
 
+fn row256(weights: TensorType, packed: &[u8], values: &Rows256, out: &mut [f32]) {
+    let blocks = packed.len() / weights.block_bytes() as usize;
+    let mut block = Block256::default();
+    out.fill(0.0);
+    for (at, packed) in packed.chunks_exact(weights.block_bytes() as usize).enumerate() {
+        block.unpack(weights, packed);
+        for (row, out) in out.iter_mut().enumerate() {
+            let values = &values.0[row * blocks + at];
+            *out += values.scale * dot256(&block, &values.codes, &values.sums);
+        }
+    }
+}
+
+/// A block times a block of activations, without the activations' scale.
 fn dot256(block: &Block256, codes: &[i8], sums: &[i16]) -> f32 {
     let (mut dots, mut mins) = (0i32, 0i32);
     let groups = block.codes.chunks_exact(GROUP).zip(codes.chunks_exact(GROUP));

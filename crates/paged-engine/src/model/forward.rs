@@ -13,6 +13,9 @@ use crate::kv::{BLOCK, Table};
 use crate::quant::{Activations, kind_of};
 use crate::weights::{Tensor, Weights};
 
+/// Numbers that one task of a cheap loop works on at least.
+const ELEMENTS_PER_TASK: usize = 4096;
+
 /// The tokens of one step, in rows.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -158,9 +161,11 @@ impl Decoder {
     fn feed_forward(&self, layer: &Layer, state: &[f32]) -> Vec<f32> {
         let normed = self.normed(state, &layer.feed_forward_norm);
         let [mut gate, up] = self.products([&layer.gate, &layer.up], normed, self.config.hidden);
-        for (gate, up) in gate.iter_mut().zip(&up) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
-        }
+        gate.par_chunks_mut(ELEMENTS_PER_TASK).zip(up.par_chunks(ELEMENTS_PER_TASK)).for_each(|(gate, up)| {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = *gate / (1.0 + (-*gate).exp()) * up;
+            }
+        });
         let [out] = self.products([&layer.down], gate, self.config.feed_forward);
         out
     }
@@ -179,12 +184,15 @@ impl Decoder {
 
     /// RMS norm (<https://arxiv.org/abs/1910.07467>) of every row, times `weights`.
     fn normed(&self, state: &[f32], weights: &[f32]) -> Vec<f32> {
-        let mut out = Vec::with_capacity(state.len());
-        for row in state.chunks_exact(weights.len()) {
+        let mut out = vec![0.0; state.len()];
+        let rows = out.par_chunks_exact_mut(weights.len()).zip(state.par_chunks_exact(weights.len()));
+        rows.with_min_len(ELEMENTS_PER_TASK.div_ceil(weights.len())).for_each(|(out, row)| {
             let mean = row.iter().map(|value| value * value).sum::<f32>() / row.len() as f32;
             let scale = 1.0 / (mean + self.config.norm_epsilon).sqrt();
-            out.extend(row.iter().zip(weights).map(|(value, weight)| value * scale * weight));
-        }
+            for ((out, value), weight) in out.iter_mut().zip(row).zip(weights) {
+                *out = value * scale * weight;
+            }
+        });
         out
     }
 

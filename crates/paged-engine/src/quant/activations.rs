@@ -1,6 +1,11 @@
 //! Activations as 8-bit integers, one scale a block: what the integer kernels multiply weights by.
 
+use rayon::prelude::*;
+
 use super::{GROUP, K, SMALL};
+
+/// Blocks that one task quantizes at least.
+const BLOCKS_PER_TASK: usize = 16;
 
 /// The form activations take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +29,17 @@ pub struct Activations {
 
 /// `[rows][width / 256]` blocks.
 #[derive(Clone, Debug, Default)]
-pub struct Rows256 {
-    /// `[rows][width]`, -127 to 127.
-    pub codes: Vec<i8>,
-    /// A scale for each block.
-    pub scales: Vec<f32>,
+pub struct Rows256(pub Vec<Activations256>);
+
+/// 256 activations of one row: `scale * codes[i]`. Kernels load them in whole cache lines.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Activations256 {
+    /// -127 to 127.
+    pub codes: [i8; K],
     /// The sum of each group of 16 codes.
-    pub sums: Vec<i16>,
+    pub sums: [i16; GROUP],
+    pub scale: f32,
 }
 
 /// `[rows][width / 32]` blocks.
@@ -61,13 +70,15 @@ impl Activations {
 }
 
 fn rows256(floats: &[f32]) -> Rows256 {
-    let mut rows = Rows256 { codes: vec![0; floats.len()], ..Rows256::default() };
-    for (floats, codes) in floats.chunks_exact(K).zip(rows.codes.chunks_exact_mut(K)) {
-        rows.scales.push(quantize(floats, codes));
-        let sum = |group: &[i8]| group.iter().map(|code| i16::from(*code)).sum::<i16>();
-        rows.sums.extend(codes.chunks_exact(GROUP).map(sum));
-    }
-    rows
+    let block = |floats: &[f32]| {
+        let mut block = Activations256 { codes: [0; K], sums: [0; GROUP], scale: 0.0 };
+        block.scale = quantize(floats, &mut block.codes);
+        for (sum, group) in block.sums.iter_mut().zip(block.codes.chunks_exact(GROUP)) {
+            *sum = group.iter().map(|code| i16::from(*code)).sum();
+        }
+        block
+    };
+    Rows256(floats.par_chunks_exact(K).with_min_len(BLOCKS_PER_TASK).map(block).collect())
 }
 
 fn rows32(floats: &[f32]) -> Rows32 {

@@ -71,10 +71,8 @@ impl Block256 {
         let (high, codes, scales) = (&packed[..32], &packed[32..96], &packed[96..108]);
         self.d = half_at(packed, 108);
         self.dmin = self.d;
-        for group in 0..GROUP {
-            let low = if group < 8 { scales[group] & 15 } else { scales[group - 8] >> 4 };
-            let top = (scales[8 + group % 4] >> (group / 4 * 2)) & 3;
-            self.scales[group] = i16::from(low | top << 4) - 32;
+        for (group, scale) in scales_q3(scales).into_iter().enumerate() {
+            self.scales[group] = i16::from(scale) - 32;
             self.mins[group] = 4 * self.scales[group];
         }
         for (part, out) in self.codes.chunks_exact_mut(32).enumerate() {
@@ -135,16 +133,39 @@ impl Block256 {
     /// Q4_K and Q5_K: d, dmin, and eight 6-bit scales and mins in twelve bytes, one for 32 weights.
     fn scales_and_mins(&mut self, packed: &[u8]) {
         (self.d, self.dmin) = (half_at(packed, 0), half_at(packed, 2));
-        let bytes = &packed[4..16];
-        for part in 0..8 {
-            let (scale, min) = if part < 4 {
-                (bytes[part] & 63, bytes[part + 4] & 63)
-            } else {
-                let both = bytes[part + 4];
-                (both & 15 | bytes[part - 4] >> 6 << 4, both >> 4 | bytes[part] >> 6 << 4)
-            };
-            self.scales[2 * part..2 * part + 2].fill(i16::from(scale));
-            self.mins[2 * part..2 * part + 2].fill(i16::from(min));
-        }
+        let (scales, mins) = scales_q45(&packed[4..16]);
+        self.scales = scales.map(i16::from);
+        self.mins = mins.map(i16::from);
     }
+}
+
+/// The sixteen 6-bit scales of Q3_K in twelve bytes, 32 too large. Four at a time: the low halves
+/// lie in the first eight bytes, the high pairs of bits in the last four.
+pub fn scales_q3(bytes: &[u8]) -> [u8; GROUP] {
+    let [a, b, high] = words(bytes);
+    let join = |low: u32, high: u32| low & 0x0f0f_0f0f | (high & 0x0303_0303) << 4;
+    from_words([join(a, high), join(b, high >> 2), join(a >> 4, high >> 4), join(b >> 4, high >> 6)])
+}
+
+/// The eight 6-bit scales and the eight mins of Q4_K and Q5_K in twelve bytes, each written twice:
+/// they hold for two groups.
+pub fn scales_q45(bytes: &[u8]) -> ([u8; GROUP], [u8; GROUP]) {
+    let [a, b, c] = words(bytes);
+    let join = |low: u32, high: u32| low & 0x0f0f_0f0f | (high >> 6 & 0x0303_0303) << 4;
+    let twice = |first: u32, second: u32| {
+        let [a, b, c, d] = first.to_le_bytes();
+        let [e, f, g, h] = second.to_le_bytes();
+        [a, a, b, b, c, c, d, d, e, e, f, f, g, g, h, h]
+    };
+    (twice(a & 0x3f3f_3f3f, join(c, a)), twice(b & 0x3f3f_3f3f, join(c >> 4, b)))
+}
+
+fn words(bytes: &[u8]) -> [u32; 3] {
+    std::array::from_fn(|at| {
+        u32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]])
+    })
+}
+
+fn from_words(words: [u32; 4]) -> [u8; GROUP] {
+    std::array::from_fn(|at| words[at / 4].to_le_bytes()[at % 4])
 }

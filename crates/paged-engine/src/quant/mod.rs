@@ -10,8 +10,8 @@ mod activations;
 mod k_quants;
 mod small;
 
-pub use activations::{Activations, Kind, Rows32, Rows256};
-pub use k_quants::Block256;
+pub use activations::{Activations, Activations256, Kind, Rows32, Rows256};
+pub use k_quants::{Block256, scales_q3, scales_q45};
 pub use small::Block32;
 
 use gguf::TensorType;

@@ -1,64 +1,27 @@
 //! AVX2 with FMA and F16C: every x86-64 processor since 2013.
 #![allow(unsafe_code, reason = "intrinsics; each function states what it needs")]
 
+mod k_quants;
+
 use std::arch::x86_64::*;
 
+use gguf::TensorType;
 use half::f16;
 
 use super::{Kernels, scalar};
-use crate::quant::{Block32, Block256, K, SMALL};
+use crate::quant::{Block32, Rows256, SMALL};
 
 /// The set, if this processor has it.
 pub fn kernels() -> Option<Kernels> {
     let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    there.then_some(Kernels { name: "avx2", dot256, dot32, dot_f32, dot_f16, add_f16 })
+    there.then_some(Kernels { name: "avx2", row256, dot32, dot_f32, dot_f16, add_f16 })
 }
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
 
-fn dot256(block: &Block256, codes: &[i8], sums: &[i16]) -> f32 {
-    assert!(codes.len() >= K && sums.len() >= K / 16);
-    // SAFETY: the features are there (see above) and both slices are long enough.
-    unsafe { dot256_avx2(block, codes.as_ptr(), sums.as_ptr()) }
-}
-
-/// # Safety
-/// AVX2 and FMA; 256 readable bytes at `codes`, 16 readable numbers at `sums`.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn dot256_avx2(block: &Block256, codes: *const i8, sums: *const i16) -> f32 {
-    // SAFETY: the block's arrays have 256 and 16 elements; the caller answers for the pointers.
-    unsafe {
-        let scales = _mm256_loadu_si256(block.scales.as_ptr().cast());
-        let mut dots = _mm256_setzero_si256();
-        // Two groups of 16 at a time: codes up to 63 times 127, two summed, stay within 16 bits.
-        macro_rules! groups {
-            ($($pair:literal)*) => {$(
-                let weights = _mm256_load_si256(block.codes.as_ptr().add(32 * $pair).cast());
-                let activations = _mm256_loadu_si256(codes.add(32 * $pair).cast());
-                let products = _mm256_maddubs_epi16(weights, activations);
-                dots = _mm256_add_epi32(dots, _mm256_madd_epi16(products, scale_pair::<$pair>(scales)));
-            )*};
-        }
-        groups!(0 1 2 3 4 5 6 7);
-        let mins = _mm256_madd_epi16(_mm256_loadu_si256(block.mins.as_ptr().cast()), _mm256_loadu_si256(sums.cast()));
-        let scaled = _mm256_mul_ps(_mm256_set1_ps(block.d), _mm256_cvtepi32_ps(dots));
-        let total = _mm256_fnmadd_ps(_mm256_set1_ps(block.dmin), _mm256_cvtepi32_ps(mins), scaled);
-        horizontal_sum(total)
-    }
-}
-
-/// The scale of group `2 * PAIR` in the lower half and of the next in the upper half.
-#[target_feature(enable = "avx2")]
-fn scale_pair<const PAIR: usize>(scales: __m256i) -> __m256i {
-    // Scales 0 to 7 lie in the lower half, 8 to 15 in the upper: bring the right half to both.
-    let both = match PAIR < 4 {
-        true => _mm256_permute2x128_si256::<0x00>(scales, scales),
-        false => _mm256_permute2x128_si256::<0x11>(scales, scales),
-    };
-    let at = (PAIR % 4 * 4) as i8;
-    let low = i16::from_le_bytes([at.cast_unsigned(), at.cast_unsigned() + 1]);
-    let high = i16::from_le_bytes([at.cast_unsigned() + 2, at.cast_unsigned() + 3]);
-    _mm256_shuffle_epi8(both, _mm256_set_m128i(_mm_set1_epi16(high), _mm_set1_epi16(low)))
+fn row256(weights: TensorType, packed: &[u8], values: &Rows256, out: &mut [f32]) {
+    // SAFETY: the features are there.
+    unsafe { k_quants::row(weights, packed, values, out) }
 }
 
 fn dot32(block: &Block32, codes: &[i8]) -> i32 {
