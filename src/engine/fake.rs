@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use decoding::{Matched, Sampler, StopMatcher};
+use decoding::{AnswerText, Matched, Sampler};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -272,8 +272,7 @@ impl Sequence {
     /// Sends the answer's tokens; how it ended, the text still held back, and the token count.
     async fn decode(&self, sink: &TokenSink) -> Result<(FinishReason, String, u32), Error> {
         let mut sampler = Sampler::new(self.request.sampling.clone(), &self.prompt);
-        let mut stops = StopMatcher::new(&self.request.stop);
-        let mut partial = Vec::new();
+        let mut answer = AnswerText::new(&self.request.stop);
         for count in 0..self.max_tokens {
             if let Some((after, error)) = &self.script.token_error
                 && count >= *after
@@ -284,10 +283,9 @@ impl Sequence {
             let id = sampler.next(&mut self.logits(count as usize));
             if id == END {
                 let _ = sink.send(Ok(TokenEvent::Token { id, text: String::new() }));
-                return Ok((FinishReason::Stop, stops.finish(), count + 1));
+                return Ok((FinishReason::Stop, answer.finish(), count + 1));
             }
-            partial.push(id as u8);
-            let (text, stopped) = match stops.push(&whole_characters(&mut partial)) {
+            let (text, stopped) = match answer.push(&[id as u8]) {
                 Matched::Text(text) => (text, false),
                 Matched::Stop(text) => (text, true),
             };
@@ -298,7 +296,7 @@ impl Sequence {
                 return Ok((FinishReason::Stop, String::new(), count + 1));
             }
         }
-        Ok((FinishReason::Length, stops.finish(), self.max_tokens))
+        Ok((FinishReason::Length, answer.finish(), self.max_tokens))
     }
 
     fn logits(&self, position: usize) -> Vec<f32> {
@@ -314,18 +312,5 @@ impl Sequence {
 async fn pause(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
-    }
-}
-
-/// Takes the complete characters off the front of `bytes`.
-fn whole_characters(bytes: &mut Vec<u8>) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            let text = text.to_owned();
-            bytes.clear();
-            text
-        }
-        Err(error) if error.error_len().is_none() => String::new(),
-        Err(_) => String::from_utf8_lossy(&std::mem::take(bytes)).into_owned(),
     }
 }

@@ -20,6 +20,16 @@ use crate::support::engine::{Answer, LONG, answer, collect, eventually, greedy};
 
 const TOKENS: u32 = 24;
 
+/// Prompts of different lengths, for models that know no better.
+pub const PROMPTS: [&str; 6] = [
+    "the cat",
+    "a",
+    "hello there, what is it",
+    "one two three four five six seven",
+    "The quick brown fox jumps over the lazy dog; then it sleeps.",
+    "zx",
+];
+
 /// The model under test.
 struct Subject<'a> {
     engine: &'a dyn Engine,

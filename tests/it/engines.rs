@@ -9,18 +9,9 @@ use pensieve::engine::fake::{Fake, Script};
 use pensieve::engine::paged::Paged;
 use pensieve::engine::{Engine, LoadSpec};
 
-use crate::contract::engine_contract;
+use crate::contract::{PROMPTS, engine_contract};
 use crate::support::synthetic::{Shape, SyntheticModel, spec};
 
-/// Of different lengths in tokens.
-const PROMPTS: [&str; 6] = [
-    "the cat",
-    "a",
-    "hello there, what is it",
-    "one two three four five six seven",
-    "The quick brown fox jumps over the lazy dog; then it sleeps.",
-    "zx",
-];
 const POOL: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]

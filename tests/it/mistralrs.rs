@@ -13,19 +13,9 @@ use pensieve::engine::{
     Stats,
 };
 
-use crate::contract::engine_contract;
+use crate::contract::{PROMPTS, engine_contract};
 use crate::support::engine::{LONG, answer, collect, eventually, greedy};
 use crate::support::synthetic::{IM_END, Shape, SyntheticModel, spec};
-
-/// Of different lengths in tokens.
-const PROMPTS: [&str; 6] = [
-    "the cat",
-    "a",
-    "hello there, what is it",
-    "one two three four five six seven",
-    "The quick brown fox jumps over the lazy dog; then it sleeps.",
-    "zx",
-];
 
 /// Of one length in tokens: mistral.rs runs these in one batch.
 const EQUALLY_LONG: [&str; 8] =

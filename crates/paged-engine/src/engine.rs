@@ -8,10 +8,11 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
 use crate::kv::{Layout, Pool, Table};
-use crate::model::{Config, Decoder};
+use crate::model::Decoder;
 use crate::run::{Command, run};
 use crate::schedule::Limits;
 use crate::sequence::{Request, Sequence, Sink};
+use crate::shared::{Counts, Shared, Stats};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 
@@ -55,40 +56,6 @@ pub struct Model {
     context: usize,
     pool_blocks: u64,
     unloaded: AtomicBool,
-}
-
-/// What the engine's thread and the model's handle both look at.
-#[derive(Debug)]
-pub struct Shared {
-    pub config: Config,
-    pub tokenizer: Tokenizer,
-    pub counts: Counts,
-    /// Bytes of the file's pages, and bytes of its own.
-    pub bytes: (u64, u64),
-}
-
-/// Numbers of one model, as of its last step.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub running: AtomicU64,
-    pub waiting: AtomicU64,
-    pub blocks: AtomicU64,
-    pub preemptions: AtomicU64,
-    pub steps: AtomicU64,
-    pub tokens: AtomicU64,
-}
-
-/// [`Counts`] at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub running: u64,
-    pub waiting: u64,
-    /// Blocks of keys and values in use, and how many the pool could hold for this model alone.
-    pub blocks: u64,
-    pub pool_blocks: u64,
-    pub preemptions: u64,
-    pub steps: u64,
-    pub tokens: u64,
 }
 
 impl Engine {
@@ -169,17 +136,7 @@ impl Model {
     }
 
     pub fn stats(&self) -> Stats {
-        let counts = &self.shared.counts;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            running: read(&counts.running),
-            waiting: read(&counts.waiting),
-            blocks: read(&counts.blocks),
-            pool_blocks: self.pool_blocks,
-            preemptions: read(&counts.preemptions),
-            steps: read(&counts.steps),
-            tokens: read(&counts.tokens),
-        }
+        Stats { pool_blocks: self.pool_blocks, ..self.shared.counts.read() }
     }
 
     /// Hands a sequence in. Its events go to `sink`, from the engine's thread.

@@ -37,9 +37,11 @@ pub mod quant;
 mod run;
 pub mod schedule;
 pub mod sequence;
+mod shared;
 pub mod tokenizer;
 pub mod weights;
 
-pub use engine::{Engine, LoadOptions, Model, Options, Stats};
+pub use engine::{Engine, LoadOptions, Model, Options};
 pub use error::Error;
 pub use sequence::{Event, Reason, Request, Sink, Timings};
+pub use shared::Stats;

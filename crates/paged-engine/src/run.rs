@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError};
 
 use crate::Error;
-use crate::engine::Shared;
 use crate::kv::Pool;
 use crate::model::{Batch, Decoder};
 use crate::schedule::{Limits, Standing, plan, victim};
 use crate::sequence::Sequence;
+use crate::shared::Shared;
 
 pub enum Command {
     Add { key: u64, decoder: Box<Decoder>, shared: Arc<Shared>, limits: Limits, pool: Arc<Pool> },

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use decoding::{Matched, Sampler, Sampling, StopMatcher, Utf8Stream};
+use decoding::{AnswerText, Matched, Sampler, Sampling};
 
 use crate::Error;
 use crate::kv::Table;
@@ -74,8 +74,7 @@ pub struct Sequence {
     max_tokens: usize,
     pub table: Table,
     sampler: Sampler,
-    stops: StopMatcher,
-    text: Utf8Stream,
+    text: AnswerText,
     sink: Box<dyn Sink>,
     accepted: Instant,
     first_token: Option<Instant>,
@@ -85,13 +84,12 @@ impl Sequence {
     pub fn new(request: Request, table: Table, sink: Box<dyn Sink>) -> Self {
         Self {
             sampler: Sampler::new(request.sampling, &request.prompt),
-            stops: StopMatcher::new(&request.stop),
             prompt: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
             max_tokens: request.max_tokens,
             table,
-            text: Utf8Stream::default(),
+            text: AnswerText::new(&request.stop),
             sink,
             accepted: Instant::now(),
             first_token: None,
@@ -165,21 +163,12 @@ impl Sequence {
     /// The text that may go out with a token and, at the end, why and what was held back.
     fn read(&mut self, token: u32, generated: usize, tokenizer: &Tokenizer) -> (String, Option<(Reason, String)>) {
         if tokenizer.is_end(token) {
-            return (String::new(), Some((Reason::Stop, self.rest())));
+            return (String::new(), Some((Reason::Stop, self.text.finish())));
         }
-        let piece = self.text.push(tokenizer.bytes(token));
-        match self.stops.push(&piece) {
+        match self.text.push(tokenizer.bytes(token)) {
             Matched::Stop(text) => (text, Some((Reason::Stop, String::new()))),
-            Matched::Text(text) if generated >= self.max_tokens => (text, Some((Reason::Length, self.rest()))),
+            Matched::Text(text) if generated >= self.max_tokens => (text, Some((Reason::Length, self.text.finish()))),
             Matched::Text(text) => (text, None),
-        }
-    }
-
-    fn rest(&mut self) -> String {
-        let piece = self.text.finish();
-        match self.stops.push(&piece) {
-            Matched::Stop(text) => text,
-            Matched::Text(text) => text + &self.stops.finish(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
-use decoding::{Sampler, StopMatcher};
+use decoding::{AnswerText, Sampler};
 use mistralrs::core::{MistralRs, Request};
 use tokio::sync::mpsc;
 
@@ -64,7 +64,7 @@ impl Model {
     fn job(&self, request: GenerateRequest, prompts: &Prompts, prompt: Vec<u32>) -> Result<Job, Error> {
         let max_tokens = prompts.room(prompt.len(), request.max_tokens)?;
         let sampler = Sampler::new(request.sampling, &prompt);
-        let stops = StopMatcher::new(&request.stop);
+        let text = AnswerText::new(&request.stop);
         let vocabulary = Arc::clone(&prompts.vocabulary);
         let end_tokens = Arc::clone(&self.end_tokens);
         // `room` has seen that the prompt fits a context that is a u32.
@@ -77,7 +77,7 @@ impl Model {
             parts: Box::new(move |sink| Parts {
                 sink,
                 sampler,
-                stops,
+                text,
                 vocabulary,
                 end_tokens,
                 prompt_tokens,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use decoding::{Matched, Sampler, StopMatcher, Utf8Stream};
+use decoding::{AnswerText, Matched, Sampler};
 
 use super::vocabulary::Vocabulary;
 use crate::engine::{Error, FinishReason, Timings, TokenEvent, TokenSink, Usage};
@@ -26,7 +26,7 @@ pub enum Step {
 pub struct Parts {
     pub sink: TokenSink,
     pub sampler: Sampler,
-    pub stops: StopMatcher,
+    pub text: AnswerText,
     pub vocabulary: Arc<Vocabulary>,
     /// The tokens with which the model ends an answer.
     pub end_tokens: Arc<[u32]>,
@@ -38,8 +38,7 @@ pub struct Parts {
 pub struct Sequence {
     sink: Option<TokenSink>,
     sampler: Sampler,
-    stops: StopMatcher,
-    text: Utf8Stream,
+    text: AnswerText,
     vocabulary: Arc<Vocabulary>,
     end_tokens: Arc<[u32]>,
     prompt_tokens: u32,
@@ -55,8 +54,7 @@ impl Sequence {
         Self {
             sink: Some(parts.sink),
             sampler: parts.sampler,
-            stops: parts.stops,
-            text: Utf8Stream::default(),
+            text: parts.text,
             vocabulary: parts.vocabulary,
             end_tokens: parts.end_tokens,
             prompt_tokens: parts.prompt_tokens,
@@ -108,24 +106,14 @@ impl Sequence {
     /// The text that may go out with this token and, at the end, the reason and the rest.
     fn advance(&mut self, token: u32) -> (String, Option<(FinishReason, String)>) {
         if self.end_tokens.contains(&token) {
-            return (String::new(), Some((FinishReason::Stop, self.rest())));
+            return (String::new(), Some((FinishReason::Stop, self.text.finish())));
         }
-        let piece = self.text.push(self.vocabulary.bytes(token));
-        match self.stops.push(&piece) {
+        match self.text.push(self.vocabulary.bytes(token)) {
             Matched::Stop(text) => (text, Some((FinishReason::Stop, String::new()))),
             Matched::Text(text) if self.generated >= self.max_tokens => {
-                (text, Some((FinishReason::Length, self.rest())))
+                (text, Some((FinishReason::Length, self.text.finish())))
             }
             Matched::Text(text) => (text, None),
-        }
-    }
-
-    /// What was held back and now belongs to the answer.
-    fn rest(&mut self) -> String {
-        let piece = self.text.finish();
-        match self.stops.push(&piece) {
-            Matched::Stop(text) => text,
-            Matched::Text(text) => text + &self.stops.finish(),
         }
     }
 

@@ -1,4 +1,4 @@
-use decoding::{Sampler, StopMatcher};
+use decoding::{AnswerText, Sampler};
 use futures::StreamExt;
 
 use super::*;
@@ -27,7 +27,7 @@ impl Bench {
         let parts = move |sink| Parts {
             sink,
             sampler: Sampler::new(Sampling::default(), &[]),
-            stops: StopMatcher::new(&[]),
+            text: AnswerText::new(&[]),
             vocabulary,
             end_tokens: [0].into(),
             prompt_tokens: 1,

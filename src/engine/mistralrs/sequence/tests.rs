@@ -25,7 +25,7 @@ fn sequence(tokens: &[&str], stops: &[&str], max_tokens: u32) -> (Sequence, Toke
     let parts = Parts {
         sink,
         sampler: Sampler::new(greedy, &[]),
-        stops: StopMatcher::new(&stops),
+        text: AnswerText::new(&stops),
         vocabulary: vocabulary(tokens),
         end_tokens: [END].into(),
         prompt_tokens: 7,
