@@ -93,15 +93,19 @@ impl Service {
     pub(super) async fn run(mut self) {
         self.preload();
         let idle = self.idle.clone();
+        let mut changed = true;
         loop {
-            self.advance();
-            self.publish();
-            tokio::select! {
+            if changed {
+                self.advance();
+                self.publish();
+            }
+            changed = tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
-                Some(report) = self.inbox.recv() => self.report(report),
-                () = idle.notified() => {}
-            }
+                Some(report) = self.inbox.recv() => { self.report(report); true }
+                // Room may have become free, which matters only if somebody waits for some.
+                () = idle.notified() => self.slots.values().any(|slot| slot.wanted.is_some()),
+            };
         }
         self.close().await;
     }
@@ -114,20 +118,11 @@ impl Service {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    /// Does what was asked, or notes it. `false` if nothing changed: a lease of a ready model, which
+    /// is what nearly every request asks for.
+    fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Lease { model, reply } => match self.slots.get_mut(&model) {
-                None => answer(reply, Err(Error::UnknownModel(model.to_string()))),
-                Some(slot) => match (&slot.state, &slot.model) {
-                    (State::Ready, Some(loaded)) => {
-                        answer(reply, Ok(Lease::new(model, loaded.clone(), &slot.counter)));
-                    }
-                    (State::Failed(reason), _) => {
-                        answer(reply, Err(Error::Failed { model, reason: reason.clone() }));
-                    }
-                    _ => slot.wait(Waiter::Lease(reply)),
-                },
-            },
+            Command::Lease { model, reply } => return self.lease(model, reply),
             Command::Load { model, evict, reply } => match self.slots.get_mut(&model) {
                 None => answer(reply, Err(Error::UnknownModel(model.to_string()))),
                 Some(slot) if slot.state == State::Ready => answer(reply, Ok(())),
@@ -136,6 +131,23 @@ impl Service {
             Command::Unload { model, reply } => self.unload(model, reply),
             Command::Swap { from, to, reply } => self.swap(from, to, reply),
         }
+        true
+    }
+
+    fn lease(&mut self, model: ModelId, reply: Reply<Lease>) -> bool {
+        let Some(slot) = self.slots.get_mut(&model) else {
+            answer(reply, Err(Error::UnknownModel(model.to_string())));
+            return false;
+        };
+        match (&slot.state, &slot.model) {
+            (State::Ready, Some(loaded)) => answer(reply, Ok(Lease::new(model, loaded.clone(), &slot.counter))),
+            (State::Failed(reason), _) => answer(reply, Err(Error::Failed { model, reason: reason.clone() })),
+            _ => {
+                slot.wait(Waiter::Lease(reply));
+                return true;
+            }
+        }
+        false
     }
 
     fn unload(&mut self, model: ModelId, reply: Reply<()>) {

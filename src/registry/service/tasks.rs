@@ -76,7 +76,7 @@ pub(super) async fn load(config: Arc<ModelConfig>, reports: Reports) {
             reports.send(failed(format!("not loaded within {limit}: raise load_timeout"), false)).await;
             // A blocking load cannot be stopped: its bytes stay on the books until it ends.
             if let Ok(Ok(model)) = loading.await
-                && let Released::No(reason) = model.unload().await
+                && let Released::No(reason) = released(model).await
             {
                 tracing::error!(model = id.as_str(), reason, "a late load did not give its memory back");
                 return;
@@ -112,9 +112,14 @@ pub(super) async fn drain(config: Arc<ModelConfig>, counter: Counter, reports: R
 }
 
 pub(super) async fn unload(id: ModelId, model: Arc<dyn LoadedModel>, reports: Reports) {
-    let released = model.unload().await;
-    drop(model);
+    let released = released(model).await;
     reports.send(Report::Unloaded { id, released }).await;
+}
+
+/// Whether the memory is back; after a panic nobody knows.
+async fn released(model: Arc<dyn LoadedModel>) -> Released {
+    let unloading = AssertUnwindSafe(model.unload()).catch_unwind();
+    unloading.await.unwrap_or_else(|_panic| Released::No("the engine panicked while it was unloading".into()))
 }
 
 /// Gives back a load that measured more than the budget allows.
@@ -125,7 +130,7 @@ pub(super) async fn undo_load(
     took: Duration,
     reports: Reports,
 ) {
-    let released = model.unload().await;
+    let released = released(model).await;
     let reason = format!(
         "it takes {} where {} were estimated and {} allowed: raise memory.budget",
         Bytes::b(over.measured),
