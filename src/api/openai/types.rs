@@ -81,7 +81,8 @@ macro_rules! generating_request {
 
 generating_request! {
     /// A conversation to continue.
-    #[schema(example = json!({"model": "reverse", "messages": [{"role": "user", "content": "stone"}]}))]
+    // Keys in the order of the alphabet: serde_json sorts them or not, as the build's crates decide.
+    #[schema(example = json!({"messages": [{"content": "stone", "role": "user"}], "model": "reverse"}))]
     pub struct ChatRequest {
         /// Id or alias of a model.
         pub model: String,
@@ -96,7 +97,7 @@ generating_request! {
 
 generating_request! {
     /// A text to continue.
-    #[schema(example = json!({"model": "reverse", "prompt": "Once upon", "max_tokens": 8}))]
+    #[schema(example = json!({"max_tokens": 8, "model": "reverse", "prompt": "Once upon"}))]
     pub struct CompletionRequest {
         /// Id or alias of a model.
         pub model: String,
