@@ -3,8 +3,8 @@
 //! [`Gateway::submit`] resolves the name, puts the request into the model's bounded queue and
 //! returns once the model has accepted it. One [`worker`] a model takes requests from the queue,
 //! gets a lease from the registry (which loads the model if need be) and a sequence slot, and
-//! starts the sequence. Lease, slot and metrics travel in the returned [`Running`] stream and end
-//! with it. A caller who leaves, at any point, takes everything along.
+//! starts the sequence. Lease and slot stay with the sequence until the engine is done with it, the
+//! counts with the returned [`Running`] stream until it is dropped. A caller who leaves, at any point, takes everything along.
 //!
 //! The gateway knows the registry and the seam. It knows no HTTP.
 

@@ -21,10 +21,6 @@ impl Lease {
         counter.change(|count| count + 1);
         Self { id, model, counter: counter.clone() }
     }
-
-    pub fn id(&self) -> &ModelId {
-        &self.id
-    }
 }
 
 impl Drop for Lease {
