@@ -1,11 +1,11 @@
-//! Weights times activations: rows of the matrix over the cores, each block unpacked once for all
+//! Weights times activations: tiles of matrix rows over the cores, each block unpacked once for all
 //! rows of the batch.
 
 use gguf::TensorType;
 use rayon::prelude::*;
 
 use super::Kernels;
-use crate::quant::{Activations, Block32, Kind, SMALL, floats, kind_of};
+use crate::quant::{Activations, Kind, floats, kind_of};
 
 /// Matrix rows that one task computes at least: enough to outweigh handing it over.
 const TASK: usize = 16;
@@ -22,66 +22,70 @@ pub struct Matrix<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a> Matrix<'a> {
-    fn row(&self, row: usize) -> &'a [u8] {
-        let bytes = self.bytes.len() / self.rows;
-        &self.bytes[row * bytes..][..bytes]
-    }
-}
-
 /// `out[batch row][matrix row]` of `activations` times the matrix's transpose, on the current
 /// thread pool. The activations must have the integer form of the matrix's type.
 pub fn matmul(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Vec<f32> {
-    let batch = activations.rows;
+    let (batch, tile) = (activations.rows, kernels.tile);
     if batch == 0 {
         return Vec::new();
     }
     let task_rows = matrix.rows.div_ceil(rayon::current_num_threads() * TASKS_PER_THREAD).max(TASK);
-    // Matrix rows are split over the cores, so the result comes out transposed.
-    let mut columns = vec![0.0; matrix.rows * batch];
-    columns.par_chunks_mut(task_rows * batch).enumerate().for_each(|(task, out)| {
-        let rows = (task * task_rows..).zip(out.chunks_exact_mut(batch));
-        match kind_of(matrix.weights).flatten() {
-            Some(Kind::Rows256) => {
-                let Some(values) = &activations.by256 else { return };
-                rows.for_each(|(row, out)| (kernels.row256)(matrix.weights, matrix.row(row), values, out));
-            }
-            Some(Kind::Rows32) => rows.for_each(|(row, out)| row32(kernels, matrix, row, activations, out)),
-            None => {
-                let mut weights = vec![0.0; matrix.width];
-                rows.for_each(|(row, out)| {
-                    floats(matrix.weights, matrix.row(row), &mut weights);
-                    for (out, values) in out.iter_mut().zip(activations.floats.chunks_exact(matrix.width)) {
-                        *out = (kernels.dot_f32)(&weights, values);
-                    }
-                });
-            }
+    let task_tiles = task_rows.div_ceil(tile);
+    // `[tile][batch row][row of the tile]`: what one task writes lies together.
+    let mut tiles = vec![0.0; matrix.rows.div_ceil(tile) * tile * batch];
+    tiles.par_chunks_mut(task_tiles * tile * batch).enumerate().for_each(|(task, out)| {
+        for (at, out) in out.chunks_exact_mut(tile * batch).enumerate() {
+            let first = (task * task_tiles + at) * tile;
+            matrix.with_tile(first, tile, |bytes| product(kernels, matrix, bytes, activations, out));
         }
     });
-    if batch == 1 { columns } else { transpose(&columns, matrix.rows, batch) }
+    untile(&tiles, matrix.rows, tile, batch)
 }
 
-/// One matrix row of a type with blocks of 32 times every batch row.
-fn row32(kernels: Kernels, matrix: Matrix<'_>, row: usize, activations: &Activations, out: &mut [f32]) {
-    let Some(values) = &activations.by32 else { return };
-    let blocks = matrix.width / SMALL;
-    let mut block = Block32::default();
-    for (at, packed) in matrix.row(row).chunks_exact(matrix.weights.block_bytes() as usize).enumerate() {
-        block.unpack(matrix.weights, packed);
-        for (batch_row, out) in out.iter_mut().enumerate() {
-            let place = batch_row * blocks + at;
-            let dot = (kernels.dot32)(&block, &values.codes[place * SMALL..][..SMALL]) as f32;
-            *out += block.d * values.scales[place] * dot + block.m * values.sums[place];
+impl Matrix<'_> {
+    /// Calls `work` with the bytes of `count` whole rows from `first`; rows beyond the last are
+    /// zeros.
+    fn with_tile(&self, first: usize, count: usize, work: impl FnOnce(&[u8])) {
+        let row = self.bytes.len() / self.rows;
+        let there = (self.rows - first).min(count);
+        let bytes = &self.bytes[first * row..][..there * row];
+        if there == count {
+            return work(bytes);
+        }
+        let mut padded = bytes.to_vec();
+        padded.resize(count * row, 0);
+        work(&padded);
+    }
+}
+
+/// One tile times every batch row, `[batch row][row of the tile]`.
+fn product(kernels: Kernels, matrix: Matrix<'_>, bytes: &[u8], activations: &Activations, out: &mut [f32]) {
+    match kind_of(matrix.weights).flatten() {
+        Some(Kind::Rows256) => {
+            let Some(values) = &activations.by256 else { return };
+            (kernels.tile256)(matrix.weights, bytes, values, out);
+        }
+        Some(Kind::Rows32) => {
+            let Some(values) = &activations.by32 else { return };
+            (kernels.tile32)(matrix.weights, bytes, values, out);
+        }
+        None => {
+            let mut weights = vec![0.0; matrix.width];
+            for (row, packed) in bytes.chunks_exact(bytes.len() / kernels.tile).enumerate() {
+                floats(matrix.weights, packed, &mut weights);
+                let rows = activations.floats.chunks_exact(matrix.width).zip(out.chunks_exact_mut(kernels.tile));
+                rows.for_each(|(values, out)| out[row] = (kernels.dot_f32)(&weights, values));
+            }
         }
     }
 }
 
-/// `[rows][batch]` to `[batch][rows]`.
-fn transpose(columns: &[f32], rows: usize, batch: usize) -> Vec<f32> {
-    let mut out = vec![0.0; columns.len()];
+/// `[tile][batch][row of the tile]` to `[batch][rows]`.
+fn untile(tiles: &[f32], rows: usize, tile: usize, batch: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows * batch];
     out.par_chunks_mut(rows).enumerate().for_each(|(batch_row, out)| {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = columns[row * batch + batch_row];
+        for (out, tiles) in out.chunks_mut(tile).zip(tiles.chunks_exact(tile * batch)) {
+            out.copy_from_slice(&tiles[batch_row * tile..][..out.len()]);
         }
     });
     out

@@ -17,17 +17,19 @@ use half::f16;
 
 pub use matmul::{Matrix, matmul};
 
-use crate::quant::{Block32, Rows256};
+use crate::quant::{Panel32, Panel256, Panels};
 
 /// The inner loops of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     pub name: &'static str,
-    /// One matrix row of a k-quant, as it lies in the file, times every row of the batch. Each
-    /// block is unpacked once for all of them.
-    pub row256: fn(TensorType, packed: &[u8], &Rows256, out: &mut [f32]),
-    /// The codes of 32 weights times 32 activation codes.
-    pub dot32: fn(&Block32, codes: &[i8]) -> i32,
+    /// Matrix rows that the two functions below take at once.
+    pub tile: usize,
+    /// A tile of whole rows of a k-quant, as they lie in the file, times every row of the batch:
+    /// `out` is `[batch row][row of the tile]`. Each block is unpacked once for all of them.
+    pub tile256: fn(TensorType, rows: &[u8], &Panels<Panel256>, out: &mut [f32]),
+    /// The same for the types with blocks of 32.
+    pub tile32: fn(TensorType, rows: &[u8], &Panels<Panel32>, out: &mut [f32]),
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
     /// A query times a key in half precision.
     pub dot_f16: fn(&[f32], &[f16]) -> f32,

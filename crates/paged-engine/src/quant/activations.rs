@@ -1,9 +1,15 @@
-//! Activations as 8-bit integers, one scale a block: what the integer kernels multiply weights by.
+//! Activations as 8-bit integers: what the integer kernels multiply weights by.
+//!
+//! Kernels hold several matrix rows in the lanes of a register and meet one activation row at a
+//! time, four codes in one broadcast. So four rows of a batch lie together in a panel, and in it
+//! the same four codes of each row side by side. Places of rows that are not there hold zeros.
 
 use rayon::prelude::*;
 
 use super::{GROUP, K, SMALL};
 
+/// Batch rows in a panel.
+pub const PANEL: usize = 4;
 /// Blocks that one task quantizes at least.
 const BLOCKS_PER_TASK: usize = 16;
 
@@ -23,34 +29,41 @@ pub struct Activations {
     pub width: usize,
     /// `[rows][width]`
     pub floats: Vec<f32>,
-    pub by256: Option<Rows256>,
-    pub by32: Option<Rows32>,
+    pub by256: Option<Panels<Panel256>>,
+    pub by32: Option<Panels<Panel32>>,
 }
 
-/// `[rows][width / 256]` blocks.
-#[derive(Clone, Debug, Default)]
-pub struct Rows256(pub Vec<Activations256>);
+/// All panels of a batch, `[block][panel]`: a block of weights meets its panels in one run.
+#[derive(Clone, Debug)]
+pub struct Panels<P> {
+    panels: usize,
+    all: Vec<P>,
+}
 
-/// 256 activations of one row: `scale * codes[i]`. Kernels load them in whole cache lines.
+/// Blocks of 256 activations of four rows.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
-pub struct Activations256 {
-    /// -127 to 127.
-    pub codes: [i8; K],
-    /// The sum of each group of 16 codes.
-    pub sums: [i16; GROUP],
-    pub scale: f32,
+pub struct Panel256 {
+    /// `[quad][row]` of four codes each, -127 to 127.
+    pub codes: [[[i8; 4]; PANEL]; K / 4],
+    /// The sums of two neighbouring groups of 16 codes, `[pair][row]`.
+    pub sums16: [[[i16; 2]; PANEL]; K / 32],
+    /// The sums of two neighbouring groups of 32 codes, `[pair][row]`.
+    pub sums32: [[[i16; 2]; PANEL]; K / 64],
+    /// The sum of all codes of each row.
+    pub totals: [i32; PANEL],
+    pub scales: [f32; PANEL],
 }
 
-/// `[rows][width / 32]` blocks.
-#[derive(Clone, Debug, Default)]
-pub struct Rows32 {
-    /// `[rows][width]`, -127 to 127.
-    pub codes: Vec<i8>,
-    /// A scale for each block.
-    pub scales: Vec<f32>,
-    /// The sum of each block's codes, times its scale.
-    pub sums: Vec<f32>,
+/// Blocks of 32 activations of four rows.
+#[derive(Clone, Debug)]
+#[repr(C, align(32))]
+pub struct Panel32 {
+    /// `[quad][row]` of four codes each, -127 to 127.
+    pub codes: [[[i8; 4]; PANEL]; SMALL / 4],
+    pub scales: [f32; PANEL],
+    /// The sum of each row's codes, times its scale.
+    pub sums: [f32; PANEL],
 }
 
 impl Activations {
@@ -62,38 +75,85 @@ impl Activations {
     /// Makes the integer form, unless it is there.
     pub fn quantize(&mut self, kind: Kind) {
         match kind {
-            Kind::Rows256 if self.by256.is_none() => self.by256 = Some(rows256(&self.floats)),
-            Kind::Rows32 if self.by32.is_none() => self.by32 = Some(rows32(&self.floats)),
+            Kind::Rows256 if self.by256.is_none() => self.by256 = Some(self.panels(K, panel256)),
+            Kind::Rows32 if self.by32.is_none() => self.by32 = Some(self.panels(SMALL, panel32)),
             _ => {}
         }
     }
+
+    fn panels<P: Send>(&self, block: usize, make: fn(&[f32], usize) -> P) -> Panels<P> {
+        let (panels, blocks) = (self.rows.div_ceil(PANEL), self.width / block);
+        let one = |at: usize| {
+            let (block_at, panel) = (at / panels, at % panels);
+            make(&self.floats[panel * PANEL * self.width + block_at * block..], self.width)
+        };
+        let all = (0..panels * blocks).into_par_iter().with_min_len(BLOCKS_PER_TASK);
+        Panels { panels, all: all.map(one).collect() }
+    }
 }
 
-fn rows256(floats: &[f32]) -> Rows256 {
-    let block = |floats: &[f32]| {
-        let mut block = Activations256 { codes: [0; K], sums: [0; GROUP], scale: 0.0 };
-        block.scale = quantize(floats, &mut block.codes);
-        for (sum, group) in block.sums.iter_mut().zip(block.codes.chunks_exact(GROUP)) {
+impl<P> Panels<P> {
+    /// The panels that a block of weights meets, in the order of the batch.
+    pub fn of_block(&self, block: usize) -> &[P] {
+        &self.all[block * self.panels..][..self.panels]
+    }
+}
+
+/// The panel whose first row begins where `floats` begins; the others follow at `width`.
+fn panel256(floats: &[f32], width: usize) -> Panel256 {
+    let mut panel = Panel256 {
+        codes: [[[0; 4]; PANEL]; K / 4],
+        sums16: [[[0; 2]; PANEL]; K / 32],
+        sums32: [[[0; 2]; PANEL]; K / 64],
+        totals: [0; PANEL],
+        scales: [0.0; PANEL],
+    };
+    let mut codes = [0; K];
+    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
+        panel.scales[row] = quantize(&floats[..K], &mut codes);
+        for (quad, codes) in panel.codes.iter_mut().zip(codes.as_chunks::<4>().0) {
+            quad[row] = *codes;
+        }
+        let mut sums = [0i16; GROUP];
+        for (sum, group) in sums.iter_mut().zip(codes.chunks_exact(K / GROUP)) {
             *sum = group.iter().map(|code| i16::from(*code)).sum();
         }
-        block
-    };
-    Rows256(floats.par_chunks_exact(K).with_min_len(BLOCKS_PER_TASK).map(block).collect())
+        for (pair, sums) in panel.sums16.iter_mut().zip(sums.as_chunks::<2>().0) {
+            pair[row] = *sums;
+        }
+        for (pair, sums) in panel.sums32.iter_mut().zip(sums.as_chunks::<4>().0) {
+            pair[row] = [sums[0] + sums[1], sums[2] + sums[3]];
+        }
+        panel.totals[row] = sums.iter().map(|sum| i32::from(*sum)).sum();
+    }
+    panel
 }
 
-fn rows32(floats: &[f32]) -> Rows32 {
-    let mut rows = Rows32 { codes: vec![0; floats.len()], ..Rows32::default() };
-    for (floats, codes) in floats.chunks_exact(SMALL).zip(rows.codes.chunks_exact_mut(SMALL)) {
-        let scale = quantize(floats, codes);
-        rows.scales.push(scale);
-        rows.sums.push(scale * codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32);
+/// As [`panel256`].
+fn panel32(floats: &[f32], width: usize) -> Panel32 {
+    let mut panel = Panel32 { codes: [[[0; 4]; PANEL]; SMALL / 4], scales: [0.0; PANEL], sums: [0.0; PANEL] };
+    let mut codes = [0; SMALL];
+    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
+        let scale = quantize(&floats[..SMALL], &mut codes);
+        for (quad, codes) in panel.codes.iter_mut().zip(codes.as_chunks::<4>().0) {
+            quad[row] = *codes;
+        }
+        panel.scales[row] = scale;
+        panel.sums[row] = scale * codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32;
     }
-    rows
+    panel
 }
 
 /// Rounds to the nearest of 255 steps; the scale gives the floats back.
-fn quantize(floats: &[f32], codes: &mut [i8]) -> f32 {
-    let largest = floats.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+fn quantize<const N: usize>(floats: &[f32], codes: &mut [i8; N]) -> f32 {
+    // Eight maxima, so that the loop is not one chain.
+    let mut largest = [0.0f32; 8];
+    for floats in floats.as_chunks::<8>().0 {
+        for (largest, value) in largest.iter_mut().zip(floats) {
+            *largest = largest.max(value.abs());
+        }
+    }
+    let largest = largest.iter().fold(0.0f32, |a, b| a.max(*b));
     if largest == 0.0 || !largest.is_finite() {
         codes.fill(0);
         return 0.0;
@@ -101,7 +161,7 @@ fn quantize(floats: &[f32], codes: &mut [i8]) -> f32 {
     let inverse = 127.0 / largest;
     for (code, value) in codes.iter_mut().zip(floats) {
         // In range by construction; `as` saturates and takes NaN to 0.
-        *code = (value * inverse).round_ties_even() as i8;
+        *code = (value * inverse).round_ties_even() as i32 as i8;
     }
     largest / 127.0
 }

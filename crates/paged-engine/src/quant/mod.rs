@@ -10,9 +10,9 @@ mod activations;
 mod k_quants;
 mod small;
 
-pub use activations::{Activations, Activations256, Kind, Rows32, Rows256};
+pub use activations::{Activations, Kind, PANEL, Panel32, Panel256, Panels};
 pub use k_quants::{Block256, scales_q3, scales_q45};
-pub use small::Block32;
+pub use small::{Block32, NON_LINEAR};
 
 use gguf::TensorType;
 use half::{bf16, f16};

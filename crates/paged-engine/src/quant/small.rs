@@ -14,7 +14,7 @@ pub struct Block32 {
 }
 
 /// The sixteen values of IQ4_NL.
-const NON_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const NON_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl Default for Block32 {
     fn default() -> Self {

@@ -1,244 +1,317 @@
-//! K-quants on AVX2: a block is unpacked into registers and one small buffer, then meets every row
-//! of the batch.
+//! K-quants on AVX2: a block of eight matrix rows is unpacked into the L1 cache, a row in each
+//! lane, and then meets every row of the batch.
 //!
-//! Codes are unsigned (0 to 63), activations signed: `vpmaddubsw` multiplies them and adds pairs
-//! without overflow (63 * 127 * 2 < 2^15), `vpmaddwd` by the groups' scales widens to 32 bits. Two
-//! instructions do 32 products, and the unpacking is paid once for the whole batch.
+//! Codes are unsigned (0 to 63), activations signed: `vpmaddubsw` multiplies four of them in each
+//! lane and adds pairs. Small codes let several such sums be added as 16-bit numbers before
+//! `vpmaddwd` by the scale widens them, so a product of 32 numbers takes little more than the two
+//! instructions for multiplying and adding it.
 
 use std::arch::x86_64::*;
 
 use gguf::TensorType;
-use half::f16;
 
-use super::horizontal_sum;
-use crate::quant::{Activations256, GROUP, K, Rows256, scales_q3, scales_q45};
+use super::columns::{Blocks, TILE, bits, broadcast, join, low_halves};
+use crate::quant::{K, PANEL, Panel256, Panels};
 
-/// Batch rows whose sums stay in L1 while a matrix row is read; more rows read it again.
-const TILE: usize = 64;
-const SMALL_TILE: usize = 4;
-/// Registers that hold a block's codes, 32 each.
-const PARTS: usize = K / 32;
+/// Quads of codes in a block.
+const QUADS: usize = K / 4;
 
-/// A block, unpacked: [`crate::quant::Block256`] in the form these kernels read.
+/// A block of each row of the tile, unpacked.
+#[repr(C, align(64))]
 struct Unpacked {
-    codes: [__m256i; PARTS],
-    /// For each part, the scale of its first group eight times and of its second eight times.
-    scales: [__m256i; PARTS],
-    mins: __m256i,
-    d: f32,
-    dmin: f32,
+    codes: [__m256i; QUADS],
+    /// Each lane the scale twice, as 16-bit numbers; one for each group of codes that shares one.
+    scales: [__m256i; 16],
+    /// Each lane the mins of two neighbouring groups.
+    mins: [__m256i; 8],
+    d: __m256,
+    dmin: __m256,
 }
 
-/// One matrix row times every batch row: see [`crate::kernels::Kernels::row256`].
+/// What the loops must know of a type.
+trait Format {
+    const BYTES: usize;
+    /// Quads whose products may be added as 16-bit numbers: `2 * ADD * highest code * 127 < 2^15`.
+    const ADD: usize;
+    /// Quads that share a scale.
+    const SHARED: usize;
+    /// Whether mins have a scale of their own; else they are the codes' offset.
+    const OWN_MINS: bool;
+}
+
+macro_rules! format {
+    ($name:ident: bytes $bytes:literal, add $add:literal, shared $shared:literal, own mins $mins:literal) => {
+        struct $name;
+        impl Format for $name {
+            const BYTES: usize = $bytes;
+            const ADD: usize = $add;
+            const SHARED: usize = $shared;
+            const OWN_MINS: bool = $mins;
+        }
+    };
+}
+format!(Q2: bytes 84, add 4, shared 4, own mins true);
+format!(Q3: bytes 110, add 4, shared 4, own mins false);
+format!(Q4: bytes 144, add 8, shared 8, own mins true);
+format!(Q5: bytes 176, add 4, shared 8, own mins true);
+format!(Q6: bytes 210, add 2, shared 4, own mins false);
+
+/// A tile of matrix rows times every batch row: see [`crate::kernels::Kernels::tile256`].
 ///
 /// # Safety
-/// AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn row(weights: TensorType, packed: &[u8], values: &Rows256, out: &mut [f32]) {
+/// AVX2, FMA and F16C; `rows` are eight whole rows of whole blocks.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn tile(weights: TensorType, rows: &[u8], values: &Panels<Panel256>, out: &mut [f32]) {
     match weights {
-        TensorType::Q2_K => rows::<84>(packed, values, out, |block| q2(block)),
-        TensorType::Q3_K => rows::<110>(packed, values, out, |block| q3(block)),
-        TensorType::Q4_K => rows::<144>(packed, values, out, |block| q4(block)),
-        TensorType::Q5_K => rows::<176>(packed, values, out, |block| q5(block)),
-        _ => rows::<210>(packed, values, out, |block| q6(block)),
+        TensorType::Q2_K => blocks::<Q2>(rows, values, out, |blocks, to| q2(blocks, to)),
+        TensorType::Q3_K => blocks::<Q3>(rows, values, out, |blocks, to| q3(blocks, to)),
+        TensorType::Q4_K => blocks::<Q4>(rows, values, out, |blocks, to| q4(blocks, to)),
+        TensorType::Q5_K => blocks::<Q5>(rows, values, out, |blocks, to| q5(blocks, to)),
+        _ => blocks::<Q6>(rows, values, out, |blocks, to| q6(blocks, to)),
     }
 }
 
-/// The loops, compiled once for each type so that `unpack` is inlined.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn rows<const BYTES: usize>(
-    packed: &[u8],
-    values: &Rows256,
-    out: &mut [f32],
-    unpack: impl Fn(&[u8; BYTES]) -> Unpacked,
-) {
-    let (packed, _) = packed.as_chunks::<BYTES>();
-    // A large tile costs more to clear than a single row takes.
-    match out.len() {
-        ..=SMALL_TILE => tiles::<BYTES, SMALL_TILE>(packed, values, out, unpack),
-        _ => tiles::<BYTES, TILE>(packed, values, out, unpack),
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn tiles<const BYTES: usize, const ROWS: usize>(
-    packed: &[[u8; BYTES]],
-    values: &Rows256,
-    out: &mut [f32],
-    unpack: impl Fn(&[u8; BYTES]) -> Unpacked,
-) {
-    for (tile, out) in out.chunks_mut(ROWS).enumerate() {
-        let mut totals = [_mm256_setzero_ps(); ROWS];
-        for (at, block) in packed.iter().enumerate() {
-            let block = unpack(block);
-            let rows = values.0[tile * ROWS * packed.len() + at..].iter().step_by(packed.len());
-            for (total, values) in totals[..out.len()].iter_mut().zip(rows) {
-                *total = add_block(&block, values, *total);
+fn blocks<F: Format>(rows: &[u8], values: &Panels<Panel256>, out: &mut [f32], unpack: impl Fn(Blocks, &mut Unpacked)) {
+    let stride = rows.len() / TILE;
+    let zero = _mm256_setzero_si256();
+    let none = _mm256_setzero_ps();
+    let mut unpacked = Unpacked { codes: [zero; QUADS], scales: [zero; 16], mins: [zero; 8], d: none, dmin: none };
+    out.fill(0.0);
+    let (out, _) = out.as_chunks_mut::<TILE>();
+    for block in 0..stride / F::BYTES {
+        // SAFETY: eight rows of `stride` bytes each, and the block lies inside the first.
+        let blocks = unsafe { Blocks::new(rows.as_ptr().add(block * F::BYTES), stride, F::BYTES) };
+        unpack(blocks, &mut unpacked);
+        for (panel, out) in values.of_block(block).iter().zip(out.chunks_mut(PANEL)) {
+            match out {
+                [a, b, c, d] => add::<F, 4>(&unpacked, panel, [a, b, c, d]),
+                [a, b, c] => add::<F, 3>(&unpacked, panel, [a, b, c]),
+                [a, b] => add::<F, 2>(&unpacked, panel, [a, b]),
+                [a] => add::<F, 1>(&unpacked, panel, [a]),
+                _ => {}
             }
         }
-        for (out, total) in out.iter_mut().zip(&totals) {
-            *out = horizontal_sum(*total);
+    }
+}
+
+/// Adds an unpacked block times the first `ROWS` rows of a panel.
+#[target_feature(enable = "avx2,fma")]
+#[inline(never)]
+fn add<F: Format, const ROWS: usize>(block: &Unpacked, values: &Panel256, out: [&mut [f32; TILE]; ROWS]) {
+    let mut dots = [_mm256_setzero_si256(); ROWS];
+    let mins = mins::<F, ROWS>(block, values);
+    for step in 0..QUADS / F::ADD {
+        let first = step * F::ADD;
+        let scale = block.scales[first / F::SHARED];
+        for (row, dots) in dots.iter_mut().enumerate() {
+            let mut pairs = _mm256_maddubs_epi16(block.codes[first], broadcast(values.codes[first][row]));
+            for quad in first + 1..first + F::ADD {
+                let more = _mm256_maddubs_epi16(block.codes[quad], broadcast(values.codes[quad][row]));
+                pairs = _mm256_add_epi16(pairs, more);
+            }
+            *dots = _mm256_add_epi32(*dots, _mm256_madd_epi16(pairs, scale));
         }
     }
-}
-
-/// `total` plus a block times a block of activations, in eight partial sums.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn add_block(block: &Unpacked, values: &Activations256, total: __m256) -> __m256 {
-    let mut dots = [_mm256_setzero_si256(); 2];
-    for part in 0..PARTS {
-        // SAFETY: there are 32 codes for each part, aligned to 64 bytes as a whole.
-        let codes = unsafe { _mm256_load_si256(values.codes.as_ptr().add(32 * part).cast()) };
-        let pairs = _mm256_maddubs_epi16(block.codes[part], codes);
-        dots[part % 2] = _mm256_add_epi32(dots[part % 2], _mm256_madd_epi16(pairs, block.scales[part]));
+    for (row, out) in out.into_iter().enumerate() {
+        let scale = _mm256_set1_ps(values.scales[row]);
+        // SAFETY: eight floats.
+        let total = unsafe { _mm256_loadu_ps(out.as_ptr()) };
+        let total = match F::OWN_MINS {
+            true => {
+                let mins = _mm256_cvtepi32_ps(mins[row]);
+                let total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[row]), _mm256_mul_ps(block.d, scale), total);
+                _mm256_fnmadd_ps(mins, _mm256_mul_ps(block.dmin, scale), total)
+            }
+            false => {
+                let dots = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots[row], mins[row]));
+                _mm256_fmadd_ps(dots, _mm256_mul_ps(block.d, scale), total)
+            }
+        };
+        // SAFETY: eight floats.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), total) };
     }
-    // SAFETY: sixteen 16-bit sums are 32 bytes; they follow 256 aligned ones.
-    let sums = unsafe { _mm256_load_si256(values.sums.as_ptr().cast()) };
-    let mins = _mm256_cvtepi32_ps(_mm256_madd_epi16(block.mins, sums));
-    let dots = _mm256_cvtepi32_ps(_mm256_add_epi32(dots[0], dots[1]));
-    let total = _mm256_fmadd_ps(dots, _mm256_set1_ps(block.d * values.scale), total);
-    _mm256_fnmadd_ps(mins, _mm256_set1_ps(block.dmin * values.scale), total)
 }
 
-/// Bytes `at` to `at + 32`.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> __m256i {
-    assert!(at + 32 <= BYTES);
-    // SAFETY: asserted above; with constants the check goes away.
-    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
-}
-
-/// `(bytes >> SHIFT) & mask`; bits from the neighbouring byte are masked away.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn bits<const SHIFT: i32>(bytes: __m256i, mask: i8) -> __m256i {
-    _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(bytes), _mm256_set1_epi8(mask))
-}
-
-/// `low | (high << SHIFT)`, for high bits that do not leave their byte.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn join<const SHIFT: i32>(low: __m256i, high: __m256i) -> __m256i {
-    _mm256_or_si256(low, _mm256_slli_epi16::<SHIFT>(high))
-}
-
+/// The mins times the sums of the groups they hold for.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn q2(block: &[u8; 84]) -> Unpacked {
-    let (first, second) = (load(block, 16), load(block, 48));
-    let part = |q| [bits::<0>(q, 3), bits::<2>(q, 3), bits::<4>(q, 3), bits::<6>(q, 3)];
-    let ([a, b, c, d], [e, f, g, h]) = (part(first), part(second));
-    // SAFETY: the block begins with sixteen bytes of scales and mins.
-    let both = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
-    let nibble = _mm_set1_epi8(15);
-    let scales = _mm256_cvtepu8_epi16(_mm_and_si128(both, nibble));
-    let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(both), nibble));
-    finish([a, b, c, d, e, f, g, h], scales, mins, half_at(block, 80), half_at(block, 82))
+fn mins<F: Format, const ROWS: usize>(block: &Unpacked, values: &Panel256) -> [__m256i; ROWS] {
+    let sums: &[[[i16; 2]; PANEL]] = if F::SHARED == 4 { &values.sums16 } else { &values.sums32 };
+    let mut mins = [_mm256_setzero_si256(); ROWS];
+    for (min, sums) in block.mins.iter().zip(sums) {
+        for (mins, [a, b]) in mins.iter_mut().zip(sums) {
+            let pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+            *mins = _mm256_add_epi32(*mins, _mm256_madd_epi16(*min, _mm256_set1_epi32(pair)));
+        }
+    }
+    mins
 }
 
-#[target_feature(enable = "avx2,fma")]
+/// Puts bytes `at[0]` and `at[1]` of every lane into its two 16-bit halves.
+#[target_feature(enable = "avx2")]
 #[inline]
-fn q3(block: &[u8; 110]) -> Unpacked {
-    let (high, first, second) = (load(block, 0), load(block, 32), load(block, 64));
-    let codes = [
-        join::<2>(bits::<0>(first, 3), bits::<0>(high, 1)),
-        join::<2>(bits::<2>(first, 3), bits::<1>(high, 1)),
-        join::<2>(bits::<4>(first, 3), bits::<2>(high, 1)),
-        join::<2>(bits::<6>(first, 3), bits::<3>(high, 1)),
-        join::<2>(bits::<0>(second, 3), bits::<4>(high, 1)),
-        join::<2>(bits::<2>(second, 3), bits::<5>(high, 1)),
-        join::<2>(bits::<4>(second, 3), bits::<6>(high, 1)),
-        join::<2>(bits::<6>(second, 3), bits::<7>(high, 1)),
+fn words(lanes: __m256i, at: [i8; 2]) -> __m256i {
+    const NONE: i8 = -128;
+    let [a, b] = at;
+    let four =
+        _mm_setr_epi8(a, NONE, b, NONE, a + 4, NONE, b + 4, NONE, a + 8, NONE, b + 8, NONE, a + 12, NONE, b + 12, NONE);
+    _mm256_shuffle_epi8(lanes, _mm256_broadcastsi128_si256(four))
+}
+
+/// The bytes of four columns as the scales of sixteen groups.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn each_scale(columns: [__m256i; 4]) -> [__m256i; 16] {
+    std::array::from_fn(|group| words(columns[group / 4], [(group % 4) as i8; 2]))
+}
+
+/// The bytes of columns as pairs of neighbouring groups.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn each_pair(columns: &[__m256i], pairs: &mut [__m256i; 8]) {
+    for (at, pair) in pairs.iter_mut().enumerate().take(columns.len() * 2) {
+        let first = (at % 2 * 2) as i8;
+        *pair = words(columns[at / 2], [first, first + 1]);
+    }
+}
+
+/// Sixteen bytes of 4-bit scale and 4-bit min, 64 bytes of codes, d, dmin.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q2(blocks: Blocks, to: &mut Unpacked) {
+    let both = blocks.columns(0);
+    to.scales = each_scale(both.map(|byte| bits::<0>(byte, 15)));
+    each_pair(&both.map(|byte| bits::<4>(byte, 15)), &mut to.mins);
+    for half in 0..2 {
+        for (at, codes) in blocks.wide_columns(16 + 32 * half).into_iter().enumerate() {
+            let to = &mut to.codes[32 * half + at..];
+            (to[0], to[8]) = (bits::<0>(codes, 3), bits::<2>(codes, 3));
+            (to[16], to[24]) = (bits::<4>(codes, 3), bits::<6>(codes, 3));
+        }
+        fetch_ahead(blocks, half, 2);
+    }
+    (to.d, to.dmin) = (blocks.halves(80), blocks.halves(82));
+}
+
+/// Asks for part `part` of `parts` of what the next tile has in place of this block.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn fetch_ahead(_blocks: Blocks, _part: usize, _parts: usize) {}
+
+/// 32 bytes of high bits, 64 bytes of low code bits, twelve bytes of 6-bit scales, d.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q3(blocks: Blocks, to: &mut Unpacked) {
+    let high = blocks.wide_columns(0);
+    for half in 0..2 {
+        let low = blocks.wide_columns(32 + 32 * half);
+        for (at, (low, high)) in low.into_iter().zip(high).enumerate() {
+            let to = &mut to.codes[32 * half + at..];
+            // The high bits of this half's four parts, each at bit 2 of its byte.
+            let high = if half == 0 { high } else { bits::<4>(high, 15) };
+            let four = |high| _mm256_and_si256(high, _mm256_set1_epi8(4));
+            to[0] = _mm256_or_si256(bits::<0>(low, 3), four(_mm256_slli_epi16::<2>(high)));
+            to[8] = _mm256_or_si256(bits::<2>(low, 3), four(_mm256_slli_epi16::<1>(high)));
+            to[16] = _mm256_or_si256(bits::<4>(low, 3), four(high));
+            to[24] = _mm256_or_si256(bits::<6>(low, 3), four(_mm256_srli_epi16::<1>(high)));
+        }
+        fetch_ahead(blocks, half, 2);
+    }
+    // The last sixteen bytes: two of codes, the scales, d.
+    let [a, b, c, d] = blocks.columns(94);
+    let (a, b, c, d) = (next_bytes(a, b), next_bytes(b, c), next_bytes(c, d), _mm256_srli_epi32::<16>(d));
+    to.d = low_halves(d);
+    let scale = |low, high| _mm256_or_si256(bits::<0>(low, 15), _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
+    let columns = [
+        scale(a, _mm256_slli_epi16::<4>(c)),
+        scale(b, _mm256_slli_epi16::<2>(c)),
+        scale(_mm256_srli_epi16::<4>(a), c),
+        scale(_mm256_srli_epi16::<4>(b), _mm256_srli_epi16::<2>(c)),
     ];
-    let scales = _mm256_sub_epi16(bytes_to_words(scales_q3(&block[96..108])), _mm256_set1_epi16(32));
-    let d = half_at(block, 108);
-    finish(codes, scales, _mm256_slli_epi16::<2>(scales), d, d)
+    let offset = _mm256_set1_epi16(32);
+    to.scales = each_scale(columns).map(|scale| _mm256_sub_epi16(scale, offset));
+    each_pair(&columns, &mut to.mins);
+    // Codes are 4 too large.
+    to.mins = to.mins.map(|scale| _mm256_slli_epi16::<2>(_mm256_sub_epi16(scale, offset)));
 }
 
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn q4(block: &[u8; 144]) -> Unpacked {
-    let part = |at| {
-        let q = load(block, at);
-        [bits::<0>(q, 15), bits::<4>(q, 15)]
-    };
-    let [[a, b], [c, d], [e, f], [g, h]] = [part(16), part(48), part(80), part(112)];
-    let (scales, mins) = scales_q45(&block[4..16]);
-    finish([a, b, c, d, e, f, g, h], bytes_to_words(scales), bytes_to_words(mins), half_at(block, 0), half_at(block, 2))
-}
-
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn q5(block: &[u8; 176]) -> Unpacked {
-    let high = load(block, 16);
-    let low = |at| {
-        let q = load(block, at);
-        [bits::<0>(q, 15), bits::<4>(q, 15)]
-    };
-    let [[a, b], [c, d], [e, f], [g, h]] = [low(48), low(80), low(112), low(144)];
-    let codes = [
-        join::<4>(a, bits::<0>(high, 1)),
-        join::<4>(b, bits::<1>(high, 1)),
-        join::<4>(c, bits::<2>(high, 1)),
-        join::<4>(d, bits::<3>(high, 1)),
-        join::<4>(e, bits::<4>(high, 1)),
-        join::<4>(f, bits::<5>(high, 1)),
-        join::<4>(g, bits::<6>(high, 1)),
-        join::<4>(h, bits::<7>(high, 1)),
-    ];
-    let (scales, mins) = scales_q45(&block[4..16]);
-    finish(codes, bytes_to_words(scales), bytes_to_words(mins), half_at(block, 0), half_at(block, 2))
-}
-
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn q6(block: &[u8; 210]) -> Unpacked {
-    let half = |low: usize, high: usize| {
-        let (a, b, high) = (load(block, low), load(block, low + 32), load(block, high));
-        [
-            join::<4>(bits::<0>(a, 15), bits::<0>(high, 3)),
-            join::<4>(bits::<0>(b, 15), bits::<2>(high, 3)),
-            join::<4>(bits::<4>(a, 15), bits::<4>(high, 3)),
-            join::<4>(bits::<4>(b, 15), bits::<6>(high, 3)),
-        ]
-    };
-    let ([a, b, c, d], [e, f, g, h]) = (half(0, 128), half(64, 160));
-    // SAFETY: sixteen signed scales end the block before its last two bytes.
-    let scales = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block.as_ptr().add(192).cast()) });
-    let scale = half_at(block, 208);
-    finish([a, b, c, d, e, f, g, h], scales, _mm256_slli_epi16::<5>(scales), scale, scale)
-}
-
-/// Spreads the sixteen scales over the parts.
+/// The four bytes of every lane that begin two bytes further on.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn finish(codes: [__m256i; PARTS], scales: __m256i, mins: __m256i, d: f32, dmin: f32) -> Unpacked {
-    let low = _mm256_permute2x128_si256::<0x00>(scales, scales);
-    let high = _mm256_permute2x128_si256::<0x11>(scales, scales);
-    // Words 2n and 2n + 1 of each half, spread over one lane each.
-    let spread = |n: i8| {
-        let pair = |at: i8| i16::from_le_bytes([(2 * at).cast_unsigned(), (2 * at + 1).cast_unsigned()]);
-        _mm256_set_m128i(_mm_set1_epi16(pair(2 * n + 1)), _mm_set1_epi16(pair(2 * n)))
-    };
-    let spreads = [spread(0), spread(1), spread(2), spread(3)];
-    let scales = std::array::from_fn(|part| {
-        let half = if part < 4 { low } else { high };
-        _mm256_shuffle_epi8(half, spreads[part % 4])
-    });
-    Unpacked { codes, scales, mins, d, dmin }
+fn next_bytes(lanes: __m256i, following: __m256i) -> __m256i {
+    _mm256_or_si256(_mm256_srli_epi32::<16>(lanes), _mm256_slli_epi32::<16>(following))
 }
 
-#[target_feature(enable = "avx2")]
+/// Q4_K and Q5_K: d, dmin, and eight 6-bit scales and mins in twelve bytes, one for 32 weights.
+#[target_feature(enable = "avx2,f16c")]
 #[inline]
-fn bytes_to_words(bytes: [u8; GROUP]) -> __m256i {
-    // SAFETY: sixteen bytes.
-    _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+fn scales_and_mins(blocks: Blocks, to: &mut Unpacked) {
+    let [both, a, b, c] = blocks.columns(0);
+    (to.d, to.dmin) = (low_halves(both), low_halves(_mm256_srli_epi32::<16>(both)));
+    let high = |low, high| _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi16::<2>(high), _mm256_set1_epi8(0x30)));
+    let scales = [bits::<0>(a, 63), high(bits::<0>(c, 15), a)];
+    for (group, scale) in to.scales.iter_mut().enumerate().take(8) {
+        *scale = words(scales[group / 4], [(group % 4) as i8; 2]);
+    }
+    each_pair(&[bits::<0>(b, 63), high(bits::<4>(c, 15), b)], &mut to.mins);
 }
 
-fn half_at<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// d, dmin, twelve bytes of scales and mins, 128 bytes of codes.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q4(blocks: Blocks, to: &mut Unpacked) {
+    scales_and_mins(blocks, to);
+    for part in 0..4 {
+        for (at, codes) in blocks.wide_columns(16 + 32 * part).into_iter().enumerate() {
+            let to = &mut to.codes[16 * part + at..];
+            (to[0], to[8]) = (bits::<0>(codes, 15), bits::<4>(codes, 15));
+        }
+        fetch_ahead(blocks, part, 4);
+    }
+}
+
+/// d, dmin, twelve bytes of scales and mins, 32 bytes of high bits, 128 bytes of low code bits.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q5(blocks: Blocks, to: &mut Unpacked) {
+    scales_and_mins(blocks, to);
+    let mut high = blocks.wide_columns(16);
+    for part in 0..4 {
+        for (at, (codes, high)) in blocks.wide_columns(48 + 32 * part).into_iter().zip(&mut high).enumerate() {
+            let to = &mut to.codes[16 * part + at..];
+            to[0] = join::<4>(bits::<0>(codes, 15), bits::<0>(*high, 1));
+            to[8] = join::<4>(bits::<4>(codes, 15), bits::<1>(*high, 1));
+            *high = _mm256_srli_epi16::<2>(*high);
+        }
+        fetch_ahead(blocks, part, 4);
+    }
+}
+
+/// 128 bytes of low code bits, 64 bytes of high ones, sixteen signed scales, d.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn q6(blocks: Blocks, to: &mut Unpacked) {
+    for half in 0..2 {
+        let high = blocks.wide_columns(128 + 32 * half);
+        for part in 0..2 {
+            let low = blocks.wide_columns(64 * half + 32 * part);
+            for (at, (low, high)) in low.into_iter().zip(high).enumerate() {
+                let to = &mut to.codes[32 * half + 8 * part + at..];
+                let high = if part == 0 { high } else { _mm256_srli_epi16::<2>(high) };
+                to[0] = join::<4>(bits::<0>(low, 15), bits::<0>(high, 3));
+                to[16] = join::<4>(bits::<4>(low, 15), bits::<4>(high, 3));
+            }
+        }
+        fetch_ahead(blocks, half, 2);
+    }
+    let columns = blocks.columns(192);
+    // Signed bytes, so the upper halves of the words are filled by their sign.
+    let signed = |words| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words));
+    to.scales = each_scale(columns).map(|scale| signed(scale));
+    each_pair(&columns, &mut to.mins);
+    // Codes are 32 too large.
+    to.mins = to.mins.map(|scale| _mm256_slli_epi16::<5>(signed(scale)));
+    to.d = blocks.halves(208);
 }

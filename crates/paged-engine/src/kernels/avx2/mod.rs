@@ -1,56 +1,37 @@
 //! AVX2 with FMA and F16C: every x86-64 processor since 2013.
 #![allow(unsafe_code, reason = "intrinsics; each function states what it needs")]
 
+mod columns;
 mod k_quants;
+mod small;
 
 use std::arch::x86_64::*;
 
 use gguf::TensorType;
 use half::f16;
 
+use self::columns::TILE;
 use super::{Kernels, scalar};
-use crate::quant::{Block32, Rows256, SMALL};
+use crate::quant::{Panel32, Panel256, Panels};
 
 /// The set, if this processor has it.
 pub fn kernels() -> Option<Kernels> {
     let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    there.then_some(Kernels { name: "avx2", row256, dot32, dot_f32, dot_f16, add_f16 })
+    there.then_some(Kernels { name: "avx2", tile: TILE, tile256, tile32, dot_f32, dot_f16, add_f16 })
 }
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
 
-fn row256(weights: TensorType, packed: &[u8], values: &Rows256, out: &mut [f32]) {
-    // SAFETY: the features are there.
-    unsafe { k_quants::row(weights, packed, values, out) }
+fn tile256(weights: TensorType, rows: &[u8], values: &Panels<Panel256>, out: &mut [f32]) {
+    assert!(rows.len().is_multiple_of(TILE * weights.block_bytes() as usize));
+    // SAFETY: the features are there, and the rows are whole.
+    unsafe { k_quants::tile(weights, rows, values, out) }
 }
 
-fn dot32(block: &Block32, codes: &[i8]) -> i32 {
-    assert!(codes.len() >= SMALL);
-    // SAFETY: the features are there and the slice is long enough.
-    unsafe { dot32_avx2(block, codes.as_ptr()) }
-}
-
-/// # Safety
-/// AVX2; 32 readable bytes at `codes`.
-#[target_feature(enable = "avx2")]
-unsafe fn dot32_avx2(block: &Block32, codes: *const i8) -> i32 {
-    // SAFETY: the block has 32 codes; the caller answers for the pointer.
-    unsafe {
-        let weights = _mm256_load_si256(block.codes.as_ptr().cast());
-        let activations = _mm256_loadu_si256(codes.cast());
-        let mut sum = _mm256_setzero_si256();
-        // As 16-bit numbers: 127 * 127 * 2 would not fit the saturating byte product.
-        for (weights, activations) in [
-            (_mm256_castsi256_si128(weights), _mm256_castsi256_si128(activations)),
-            (_mm256_extracti128_si256::<1>(weights), _mm256_extracti128_si256::<1>(activations)),
-        ] {
-            let products = _mm256_madd_epi16(_mm256_cvtepi8_epi16(weights), _mm256_cvtepi8_epi16(activations));
-            sum = _mm256_add_epi32(sum, products);
-        }
-        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-        let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
-        _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
-    }
+fn tile32(weights: TensorType, rows: &[u8], values: &Panels<Panel32>, out: &mut [f32]) {
+    assert!(rows.len().is_multiple_of(TILE * weights.block_bytes() as usize));
+    // SAFETY: the features are there, and the rows are whole.
+    unsafe { small::tile(weights, rows, values, out) }
 }
 
 fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
