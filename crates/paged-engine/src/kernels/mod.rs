@@ -41,13 +41,21 @@ impl Kernels {
     /// The fastest set of this processor.
     pub fn best() -> Self {
         static BEST: OnceLock<Kernels> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            #[cfg(target_arch = "x86_64")]
-            if let Some(kernels) = avx2::kernels() {
-                return kernels;
-            }
-            scalar::KERNELS
-        })
+        *BEST.get_or_init(|| Self::all().next().unwrap_or(scalar::KERNELS))
+    }
+
+    /// The set of this name, if this processor has it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|kernels| kernels.name == name)
+    }
+
+    /// Every set that this processor can run, the fastest first, the reference last.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        sets.extend(avx2::kernels());
+        sets.push(scalar::KERNELS);
+        sets.into_iter()
     }
 }
 

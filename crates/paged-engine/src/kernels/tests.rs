@@ -64,7 +64,7 @@ fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
 
 #[test]
 fn products_are_within_the_error_of_eight_bit_activations() {
-    for kernels in [scalar::KERNELS, Kernels::best()] {
+    for kernels in Kernels::all() {
         for weights in QUANTIZED {
             let bytes = packed(weights, 96 * 512, 7);
             let matrix = Matrix { weights, rows: 96, width: 512, bytes: &bytes };
@@ -79,30 +79,50 @@ fn products_are_within_the_error_of_eight_bit_activations() {
 
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
-    for weights in QUANTIZED.into_iter().chain([T::F16]) {
-        let bytes = match weights {
-            T::F16 => (0..70 * 256).flat_map(|at| f16::from_f32((at % 91) as f32 / 50.0).to_le_bytes()).collect(),
-            weights => packed(weights, 70 * 256, 11),
-        };
+    for (kernels, weights) in Kernels::all().flat_map(|set| QUANTIZED.map(|weights| (set, weights)).into_iter()) {
+        let bytes = packed(weights, 70 * 256, 11);
         let matrix = Matrix { weights, rows: 70, width: 256, bytes: &bytes };
         let all = activations(9, 256, 5);
-        let together = matmul(Kernels::best(), matrix, &all);
+        let together = matmul(kernels, matrix, &all);
         for row in 0..9 {
             let mut alone = Activations::new(all.floats[row * 256..][..256].to_vec(), 256);
             kind_of(weights).flatten().into_iter().for_each(|kind| alone.quantize(kind));
-            assert_eq!(matmul(Kernels::best(), matrix, &alone), together[row * 70..][..70], "{weights} row {row}");
+            assert_eq!(matmul(kernels, matrix, &alone), together[row * 70..][..70], "{} {weights}", kernels.name);
         }
     }
+}
+
+/// The set's products against the reference's. Sums of integers are exact; the floats around them
+/// may be rounded in another order, which shows against the size of what is summed and not of what
+/// is left of it.
+fn agrees(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Result<(), TestCaseError> {
+    let reference = matmul(scalar::KERNELS, matrix, activations);
+    let got = matmul(kernels, matrix, activations);
+    let mut weights = vec![0.0; matrix.rows * matrix.width];
+    dequantize(matrix.weights, matrix.bytes, &mut weights);
+    for (at, (got, reference)) in got.iter().zip(&reference).enumerate().filter(|(_, (_, r))| r.is_finite()) {
+        let weights = &weights[at % matrix.rows * matrix.width..][..matrix.width];
+        let values = &activations.floats[at / matrix.rows * matrix.width..];
+        let size: f32 = weights.iter().zip(values).map(|(a, b)| (a * b).abs()).sum();
+        let near = (got - reference).abs() <= 1e-5 * size.max(1e-6);
+        prop_assert!(near, "{} {} at {at}: {got} {reference} {size}", kernels.name, matrix.weights);
+    }
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Any bytes are some block: scales at their extremes included.
+    /// Any bytes are some block: codes and scales at their extremes included, and activations that
+    /// are all as large as can be, so that any sum too long for its register would show.
     #[test]
-    fn the_best_set_agrees_with_the_reference(seed in any::<u64>(), kind in 0usize..11, extreme in any::<bool>()) {
+    fn every_set_agrees_with_the_reference(
+        (seed, kind) in (any::<u64>(), 0usize..11),
+        (rows, batch) in (1usize..70, 1usize..10),
+        (extreme, same) in (any::<bool>(), any::<bool>()),
+    ) {
         let weights = QUANTIZED[kind];
-        let mut bytes = packed(weights, 256, seed);
+        let mut bytes = packed(weights, rows * 512, seed);
         if extreme {
             let kept = bytes.clone();
             bytes.fill(0xff);
@@ -110,29 +130,29 @@ proptest! {
             bytes[..4].copy_from_slice(&kept[..4]);
             bytes[tail..].copy_from_slice(&kept[tail..]);
         }
-        let activations = activations(1, 256, seed);
-        let matrix = Matrix { weights, rows: 1, width: 256, bytes: &bytes };
-        let reference = matmul(scalar::KERNELS, matrix, &activations)[0];
-        let got = matmul(Kernels::best(), matrix, &activations)[0];
-        // The sums of integers are exact; the floats around them may be rounded in another order,
-        // which shows against the size of what is summed and not of what is left of it.
-        let mut expanded = vec![0.0; 256];
-        dequantize(weights, &bytes, &mut expanded);
-        let size: f32 = expanded.iter().zip(&activations.floats).map(|(a, b)| (a * b).abs()).sum();
-        if reference.is_finite() {
-            prop_assert!((got - reference).abs() <= 1e-5 * size.max(1e-6), "{weights}: {got} {reference} {size}");
+        let mut activations = activations(batch, 512, seed);
+        if same {
+            let sign = if seed % 2 == 0 { 1.0 } else { -1.0 };
+            activations = Activations::new(vec![sign; batch * 512], 512);
+            [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(kind));
+        }
+        let matrix = Matrix { weights, rows, width: 512, bytes: &bytes };
+        for kernels in Kernels::all() {
+            agrees(kernels, matrix, &activations)?;
         }
     }
 
     #[test]
     fn float_loops_agree_with_the_reference(values in proptest::collection::vec(-4.0f32..4.0, 0..70)) {
-        let (best, halves) = (Kernels::best(), values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>());
+        let halves = values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>();
         let near = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + b.abs()) * (1 + values.len()) as f32;
-        prop_assert!(near((best.dot_f32)(&values, &values), (scalar::KERNELS.dot_f32)(&values, &values)));
-        prop_assert!(near((best.dot_f16)(&values, &halves), (scalar::KERNELS.dot_f16)(&values, &halves)));
-        let (mut a, mut b) = (values.clone(), values.clone());
-        (best.add_f16)(&mut a, 0.3, &halves);
-        (scalar::KERNELS.add_f16)(&mut b, 0.3, &halves);
-        prop_assert!(a.iter().zip(&b).all(|(a, b)| near(*a, *b)));
+        for set in Kernels::all() {
+            prop_assert!(near((set.dot_f32)(&values, &values), (scalar::KERNELS.dot_f32)(&values, &values)));
+            prop_assert!(near((set.dot_f16)(&values, &halves), (scalar::KERNELS.dot_f16)(&values, &halves)));
+            let (mut a, mut b) = (values.clone(), values.clone());
+            (set.add_f16)(&mut a, 0.3, &halves);
+            (scalar::KERNELS.add_f16)(&mut b, 0.3, &halves);
+            prop_assert!(a.iter().zip(&b).all(|(a, b)| near(*a, *b)));
+        }
     }
 }
