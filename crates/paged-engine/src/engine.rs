@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
+use crate::kernels::team::Team;
 use crate::kv::{Layout, Pool, Table};
 use crate::model::Decoder;
 use crate::run::{Command, run};
@@ -64,11 +65,9 @@ impl Engine {
     /// # Errors
     /// The system gives no threads.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let threads =
-            rayon::ThreadPoolBuilder::new().num_threads(options.threads).thread_name(|at| format!("paged-{at}"));
-        let threads = threads.build().map_err(std::io::Error::other)?;
+        let team = Team::new(options.threads)?;
         let (commands, inbox) = mpsc::sync_channel(COMMANDS);
-        std::thread::Builder::new().name("paged-engine".into()).spawn(move || threads.install(move || run(&inbox)))?;
+        std::thread::Builder::new().name("paged-engine".into()).spawn(move || run(&inbox, team))?;
         Ok(Self { commands, pool: Pool::new(options.kv_bytes), next_key: AtomicU64::new(0) })
     }
 

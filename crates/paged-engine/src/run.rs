@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError};
 
 use crate::Error;
+use crate::kernels::team::Team;
 use crate::kv::Pool;
 use crate::model::{Batch, Decoder};
 use crate::schedule::{Limits, Standing, plan, victim};
@@ -33,7 +34,7 @@ struct Resident {
 }
 
 /// Runs until every handle is gone.
-pub fn run(commands: &Receiver<Command>) {
+pub fn run(commands: &Receiver<Command>, mut team: Team) {
     let mut models: BTreeMap<u64, Resident> = BTreeMap::new();
     loop {
         let idle = models.values().all(|model| model.sequences.is_empty());
@@ -41,7 +42,7 @@ pub fn run(commands: &Receiver<Command>) {
             return;
         }
         models.values_mut().for_each(Resident::forget_abandoned);
-        if !step_fairly(&mut models) {
+        if !step_fairly(&mut models, &mut team) {
             make_room(&mut models);
         }
     }
@@ -93,14 +94,14 @@ fn take(command: Command, models: &mut BTreeMap<u64, Resident>) {
 }
 
 /// One step of the model that was served least, of those that can go on. `false` if none can.
-fn step_fairly(models: &mut BTreeMap<u64, Resident>) -> bool {
+fn step_fairly(models: &mut BTreeMap<u64, Resident>, team: &mut Team) -> bool {
     let mut order: Vec<u64> =
         models.iter().filter(|(_, model)| !model.sequences.is_empty()).map(|(key, _)| *key).collect();
     order.sort_by_key(|key| models.get(key).map_or(0, |model| model.served));
     if order.is_empty() {
         return true;
     }
-    order.into_iter().any(|key| models.get_mut(&key).is_some_and(Resident::step))
+    order.into_iter().any(|key| models.get_mut(&key).is_some_and(|model| model.step(team)))
 }
 
 /// Nobody can go on: the pool is empty, and everyone waits for the others' blocks. The model with
@@ -145,7 +146,7 @@ impl Resident {
     }
 
     /// Runs one step; `false` if there was nothing that could be run.
-    fn step(&mut self) -> bool {
+    fn step(&mut self, team: &mut Team) -> bool {
         let work = self.with_room(plan(&self.standings(), self.limits));
         if work.is_empty() {
             return false;
@@ -158,7 +159,7 @@ impl Resident {
         };
         let decoder = &self.decoder;
         // A bug in a kernel must not take the other models along.
-        match catch_unwind(AssertUnwindSafe(|| decoder.forward(&batch, &mut tables))) {
+        match catch_unwind(AssertUnwindSafe(|| decoder.forward(team, &batch, &mut tables))) {
             Ok(logits) => self.advance(&work, logits),
             Err(_panic) => {
                 self.broken = true;

@@ -1,14 +1,12 @@
-//! Weights times activations: tiles of matrix rows over the cores, each block unpacked once for all
+//! Weights times activations: tiles of matrix rows over the team, each block unpacked once for all
 //! rows of the batch.
 
 use gguf::TensorType;
-use rayon::prelude::*;
 
 use super::Kernels;
+use super::team::{Parts, Team};
 use crate::quant::{Activations, Kind, floats, kind_of};
 
-/// Matrix rows that one task computes at least: enough to outweigh handing it over.
-const TASK: usize = 16;
 /// Tasks a thread, so that one that was held up does not hold up all.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -22,24 +20,61 @@ pub struct Matrix<'a> {
     pub bytes: &'a [u8],
 }
 
-/// `out[batch row][matrix row]` of `activations` times the matrix's transpose, on the current
-/// thread pool. The activations must have the integer form of the matrix's type.
-pub fn matmul(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Vec<f32> {
-    let (batch, tile) = (activations.rows, kernels.tile);
+/// Some tiles of one of the matrices.
+struct Task<'a> {
+    matrix: Matrix<'a>,
+    /// `[batch row][matrix row]`
+    out: Parts<'a, f32>,
+    first: usize,
+    rows: usize,
+}
+
+/// For each matrix `out[batch row][matrix row]`: `activations` times its transpose. All of them in
+/// one loop, since a loop costs as much as a small matrix. The activations must have the integer
+/// forms of the matrices' types.
+pub fn matmul<const N: usize>(
+    team: &mut Team,
+    kernels: Kernels,
+    matrices: [Matrix<'_>; N],
+    activations: &Activations,
+) -> [Vec<f32>; N] {
+    let batch = activations.rows;
+    let mut outs = matrices.map(|matrix| vec![0.0; matrix.rows * batch]);
     if batch == 0 {
-        return Vec::new();
+        return outs;
     }
-    let task_rows = matrix.rows.div_ceil(rayon::current_num_threads() * TASKS_PER_THREAD).max(TASK);
-    let task_tiles = task_rows.div_ceil(tile);
-    // `[tile][batch row][row of the tile]`: what one task writes lies together.
-    let mut tiles = vec![0.0; matrix.rows.div_ceil(tile) * tile * batch];
-    tiles.par_chunks_mut(task_tiles * tile * batch).enumerate().for_each(|(task, out)| {
-        for (at, out) in out.chunks_exact_mut(tile * batch).enumerate() {
-            let first = (task * task_tiles + at) * tile;
-            matrix.with_tile(first, tile, |bytes| product(kernels, matrix, bytes, activations, out));
+    let all: usize = matrices.iter().map(|matrix| matrix.rows).sum();
+    let rows = all.div_ceil(team.threads() * TASKS_PER_THREAD).next_multiple_of(kernels.tile);
+    let tasks: Vec<Task<'_>> = matrices
+        .iter()
+        .zip(&mut outs)
+        .flat_map(|(matrix, out)| {
+            let (matrix, out) = (*matrix, Parts::new(out));
+            (0..matrix.rows).step_by(rows).map(move |first| Task { matrix, out, first, rows })
+        })
+        .collect();
+    team.run(tasks.len(), |at| tasks[at].compute(kernels, activations));
+    drop(tasks);
+    outs
+}
+
+impl Task<'_> {
+    fn compute(&self, kernels: Kernels, activations: &Activations) {
+        let (tile, all) = (kernels.tile, self.matrix.rows);
+        let mut sums = vec![0.0; tile * activations.rows];
+        for first in (self.first..all.min(self.first + self.rows)).step_by(tile) {
+            self.matrix.with_tile(first, tile, |bytes| {
+                product(kernels, self.matrix, bytes, activations, &mut sums);
+            });
+            for (batch_row, sums) in sums.chunks_exact(tile).enumerate() {
+                let there = tile.min(all - first);
+                #[expect(unsafe_code, reason = "columns of a matrix are no slice")]
+                // SAFETY: every matrix row belongs to one task, and this one writes only its own.
+                let out = unsafe { self.out.part(batch_row * all + first, there) };
+                out.copy_from_slice(&sums[..there]);
+            }
         }
-    });
-    untile(&tiles, matrix.rows, tile, batch)
+    }
 }
 
 impl Matrix<'_> {
@@ -78,15 +113,4 @@ fn product(kernels: Kernels, matrix: Matrix<'_>, bytes: &[u8], activations: &Act
             }
         }
     }
-}
-
-/// `[tile][batch][row of the tile]` to `[batch][rows]`.
-fn untile(tiles: &[f32], rows: usize, tile: usize, batch: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows * batch];
-    out.par_chunks_mut(rows).enumerate().for_each(|(batch_row, out)| {
-        for (out, tiles) in out.chunks_mut(tile).zip(tiles.chunks_exact(tile * batch)) {
-            out.copy_from_slice(&tiles[batch_row * tile..][..out.len()]);
-        }
-    });
-    out
 }

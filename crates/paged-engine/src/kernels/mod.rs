@@ -9,6 +9,7 @@
 mod avx2;
 mod matmul;
 pub mod scalar;
+pub mod team;
 
 use std::sync::OnceLock;
 

@@ -3,8 +3,9 @@
 use half::f16;
 use proptest::prelude::*;
 
+use super::team::Team;
 use super::*;
-use crate::quant::{Activations, Kind, dequantize, kind_of};
+use crate::quant::{Activations, Kind, dequantize};
 use gguf::TensorType as T;
 
 const QUANTIZED: [T; 11] =
@@ -40,9 +41,19 @@ fn packed(weights: T, elements: usize, seed: u64) -> Vec<u8> {
 fn activations(rows: usize, width: usize, seed: u64) -> Activations {
     let value = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed) % 2003) as f32 / 1001.0 - 1.0;
     let mut activations = Activations::new((0..rows * width).map(value).collect(), width);
-    activations.quantize(Kind::Rows256);
-    activations.quantize(Kind::Rows32);
+    quantize(&mut activations);
     activations
+}
+
+fn quantize(activations: &mut Activations) {
+    let mut alone = Team::new(1).unwrap();
+    [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(&mut alone, kind));
+}
+
+/// The product, by one thread.
+fn product(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Vec<f32> {
+    let [out] = matmul(&mut Team::new(1).unwrap(), kernels, [matrix], activations);
+    out
 }
 
 /// The product in double precision, from dequantized weights and the float activations.
@@ -69,7 +80,7 @@ fn products_are_within_the_error_of_eight_bit_activations() {
             let bytes = packed(weights, 96 * 512, 7);
             let matrix = Matrix { weights, rows: 96, width: 512, bytes: &bytes };
             let activations = activations(5, 512, 3);
-            let (got, want) = (matmul(kernels, matrix, &activations), exact(matrix, &activations));
+            let (got, want) = (product(kernels, matrix, &activations), exact(matrix, &activations));
             let error = root_mean_square(got.iter().zip(&want).map(|(got, want)| f64::from(*got) - want));
             let share = error / root_mean_square(want.iter().copied());
             assert!(share < 0.012, "{} {weights}: {share}", kernels.name);
@@ -78,16 +89,25 @@ fn products_are_within_the_error_of_eight_bit_activations() {
 }
 
 #[test]
+fn a_team_computes_what_one_thread_does_for_several_matrices_at_once() {
+    let [a, b] = [300, 47].map(|rows| packed(T::Q3_K, rows * 256, 5));
+    let matrix = |bytes, rows| Matrix { weights: T::Q3_K, rows, width: 256, bytes };
+    let (a, b, activations) = (matrix(&a, 300), matrix(&b, 47), activations(6, 256, 1));
+    let together = matmul(&mut Team::new(3).unwrap(), Kernels::best(), [a, b], &activations);
+    assert_eq!(together, [a, b].map(|matrix| product(Kernels::best(), matrix, &activations)));
+}
+
+#[test]
 fn a_row_does_not_depend_on_its_batch() {
     for (kernels, weights) in Kernels::all().flat_map(|set| QUANTIZED.map(|weights| (set, weights)).into_iter()) {
         let bytes = packed(weights, 70 * 256, 11);
         let matrix = Matrix { weights, rows: 70, width: 256, bytes: &bytes };
         let all = activations(9, 256, 5);
-        let together = matmul(kernels, matrix, &all);
+        let together = product(kernels, matrix, &all);
         for row in 0..9 {
             let mut alone = Activations::new(all.floats[row * 256..][..256].to_vec(), 256);
-            kind_of(weights).flatten().into_iter().for_each(|kind| alone.quantize(kind));
-            assert_eq!(matmul(kernels, matrix, &alone), together[row * 70..][..70], "{} {weights}", kernels.name);
+            quantize(&mut alone);
+            assert_eq!(product(kernels, matrix, &alone), together[row * 70..][..70], "{} {weights}", kernels.name);
         }
     }
 }
@@ -96,8 +116,8 @@ fn a_row_does_not_depend_on_its_batch() {
 /// may be rounded in another order, which shows against the size of what is summed and not of what
 /// is left of it.
 fn agrees(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Result<(), TestCaseError> {
-    let reference = matmul(scalar::KERNELS, matrix, activations);
-    let got = matmul(kernels, matrix, activations);
+    let reference = product(scalar::KERNELS, matrix, activations);
+    let got = product(kernels, matrix, activations);
     let mut weights = vec![0.0; matrix.rows * matrix.width];
     dequantize(matrix.weights, matrix.bytes, &mut weights);
     for (at, (got, reference)) in got.iter().zip(&reference).enumerate().filter(|(_, (_, r))| r.is_finite()) {
@@ -134,7 +154,7 @@ proptest! {
         if same {
             let sign = if seed % 2 == 0 { 1.0 } else { -1.0 };
             activations = Activations::new(vec![sign; batch * 512], 512);
-            [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(kind));
+            quantize(&mut activations);
         }
         let matrix = Matrix { weights, rows, width: 512, bytes: &bytes };
         for kernels in Kernels::all() {

@@ -4,11 +4,10 @@
 //! are. A token's numbers never depend on the other tokens of the batch but through its own
 //! sequence's keys and values, so a sequence gives the same text alone and in company.
 
-use rayon::prelude::*;
-
 use super::Config;
 use crate::Error;
-use crate::kernels::{Kernels, Matrix, matmul};
+use crate::kernels::team::Team;
+use crate::kernels::{Kernels, matmul};
 use crate::kv::{BLOCK, Table};
 use crate::quant::{Activations, kind_of};
 use crate::weights::{Tensor, Weights};
@@ -89,30 +88,39 @@ impl Decoder {
 
     /// Runs a step: writes keys and values of every token into its sequence's table, which has the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
-    pub fn forward(&self, batch: &Batch, tables: &mut [&mut Table]) -> Vec<f32> {
+    pub fn forward(&self, team: &mut Team, batch: &Batch, tables: &mut [&mut Table]) -> Vec<f32> {
         let hidden = self.config.hidden;
         let mut state = vec![0.0; batch.tokens.len() * hidden];
         for (token, row) in batch.tokens.iter().zip(state.chunks_exact_mut(hidden)) {
             self.weights.row(&self.embedding, *token as usize, row);
         }
         for (at, layer) in self.layers.iter().enumerate() {
-            let attended = self.attend(at, layer, &state, batch, tables);
-            let [attention] = self.products([&layer.output], attended, self.config.heads * self.config.head);
+            let attended = self.attend(team, at, layer, &state, batch, tables);
+            let [attention] = self.products(team, [&layer.output], attended, self.config.heads * self.config.head);
             add(&mut state, &attention);
-            let change = self.feed_forward(layer, &state);
+            let change = self.feed_forward(team, layer, &state);
             add(&mut state, &change);
         }
         let wanted: Vec<f32> = batch.logits.iter().flat_map(|row| &state[row * hidden..][..hidden]).copied().collect();
-        let [logits] = self.products([&self.head], self.normed(&wanted, &self.norm), hidden);
+        let normed = self.normed(team, &wanted, &self.norm);
+        let [logits] = self.products(team, [&self.head], normed, hidden);
         logits
     }
 
     /// Attention's sum for every token, before the output matrix: `[token][head][head width]`.
-    fn attend(&self, at: usize, layer: &Layer, state: &[f32], batch: &Batch, tables: &mut [&mut Table]) -> Vec<f32> {
+    fn attend(
+        &self,
+        team: &mut Team,
+        at: usize,
+        layer: &Layer,
+        state: &[f32],
+        batch: &Batch,
+        tables: &mut [&mut Table],
+    ) -> Vec<f32> {
         let config = &self.config;
-        let normed = self.normed(state, &layer.attention_norm);
+        let normed = self.normed(team, state, &layer.attention_norm);
         let [mut query, mut key, value] =
-            self.products([&layer.query, &layer.key, &layer.value], normed, config.hidden);
+            self.products(team, [&layer.query, &layer.key, &layer.value], normed, config.hidden);
         let kv_width = config.kv_heads * config.head;
         self.rotate(&mut query, &batch.positions);
         self.rotate(&mut key, &batch.positions);
@@ -123,7 +131,8 @@ impl Decoder {
         let tables: &[&mut Table] = tables;
         let group = config.heads / config.kv_heads * config.head;
         let mut out = vec![0.0; query.len()];
-        out.par_chunks_mut(group).zip(query.par_chunks(group)).enumerate().for_each(|(at_head, (out, query))| {
+        team.chunks(&mut out, group, |at_head, out| {
+            let query = &query[at_head * group..][..group];
             let (row, kv_head) = (at_head / config.kv_heads, at_head % config.kv_heads);
             let table = &*tables[batch.sequences[row]];
             self.attend_group(at, kv_head, table, batch.positions[row] + 1, query, out);
@@ -158,39 +167,45 @@ impl Decoder {
     }
 
     /// The gated feed-forward network: `down(silu(gate(x)) * up(x))`.
-    fn feed_forward(&self, layer: &Layer, state: &[f32]) -> Vec<f32> {
-        let normed = self.normed(state, &layer.feed_forward_norm);
-        let [mut gate, up] = self.products([&layer.gate, &layer.up], normed, self.config.hidden);
-        gate.par_chunks_mut(ELEMENTS_PER_TASK).zip(up.par_chunks(ELEMENTS_PER_TASK)).for_each(|(gate, up)| {
-            for (gate, up) in gate.iter_mut().zip(up) {
+    fn feed_forward(&self, team: &mut Team, layer: &Layer, state: &[f32]) -> Vec<f32> {
+        let normed = self.normed(team, state, &layer.feed_forward_norm);
+        let [mut gate, up] = self.products(team, [&layer.gate, &layer.up], normed, self.config.hidden);
+        team.chunks(&mut gate, ELEMENTS_PER_TASK, |at, gate| {
+            for (gate, up) in gate.iter_mut().zip(&up[at * ELEMENTS_PER_TASK..]) {
                 *gate = *gate / (1.0 + (-*gate).exp()) * up;
             }
         });
-        let [out] = self.products([&layer.down], gate, self.config.feed_forward);
+        let [out] = self.products(team, [&layer.down], gate, self.config.feed_forward);
         out
     }
 
     /// The products of some matrices with the same activations, `[rows][width]`.
-    fn products<const N: usize>(&self, tensors: [&Tensor; N], floats: Vec<f32>, width: usize) -> [Vec<f32>; N] {
+    fn products<const N: usize>(
+        &self,
+        team: &mut Team,
+        tensors: [&Tensor; N],
+        floats: Vec<f32>,
+        width: usize,
+    ) -> [Vec<f32>; N] {
         let mut activations = Activations::new(floats, width);
         for kind in tensors.iter().filter_map(|tensor| kind_of(tensor.kind).flatten()) {
-            activations.quantize(kind);
+            activations.quantize(team, kind);
         }
-        tensors.map(|tensor| {
-            let matrix: Matrix<'_> = self.weights.matrix(tensor);
-            matmul(self.kernels, matrix, &activations)
-        })
+        matmul(team, self.kernels, tensors.map(|tensor| self.weights.matrix(tensor)), &activations)
     }
 
     /// RMS norm (<https://arxiv.org/abs/1910.07467>) of every row, times `weights`.
-    fn normed(&self, state: &[f32], weights: &[f32]) -> Vec<f32> {
+    fn normed(&self, team: &mut Team, state: &[f32], weights: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; state.len()];
-        let rows = out.par_chunks_exact_mut(weights.len()).zip(state.par_chunks_exact(weights.len()));
-        rows.with_min_len(ELEMENTS_PER_TASK.div_ceil(weights.len())).for_each(|(out, row)| {
-            let mean = row.iter().map(|value| value * value).sum::<f32>() / row.len() as f32;
-            let scale = 1.0 / (mean + self.config.norm_epsilon).sqrt();
-            for ((out, value), weight) in out.iter_mut().zip(row).zip(weights) {
-                *out = value * scale * weight;
+        let width = weights.len();
+        let rows = ELEMENTS_PER_TASK.div_ceil(width);
+        team.chunks(&mut out, rows * width, |at, out| {
+            for (out, row) in out.chunks_exact_mut(width).zip(state[at * rows * width..].chunks_exact(width)) {
+                let mean = row.iter().map(|value| value * value).sum::<f32>() / width as f32;
+                let scale = 1.0 / (mean + self.config.norm_epsilon).sqrt();
+                for ((out, value), weight) in out.iter_mut().zip(row).zip(weights) {
+                    *out = value * scale * weight;
+                }
             }
         });
         out

@@ -4,9 +4,8 @@
 //! time, four codes in one broadcast. So four rows of a batch lie together in a panel, and in it
 //! the same four codes of each row side by side. Places of rows that are not there hold zeros.
 
-use rayon::prelude::*;
-
 use super::{GROUP, K, SMALL};
+use crate::kernels::team::Team;
 
 /// Batch rows in a panel.
 pub const PANEL: usize = 4;
@@ -73,22 +72,29 @@ impl Activations {
     }
 
     /// Makes the integer form, unless it is there.
-    pub fn quantize(&mut self, kind: Kind) {
+    pub fn quantize(&mut self, team: &mut Team, kind: Kind) {
         match kind {
-            Kind::Rows256 if self.by256.is_none() => self.by256 = Some(self.panels(K, panel256)),
-            Kind::Rows32 if self.by32.is_none() => self.by32 = Some(self.panels(SMALL, panel32)),
+            Kind::Rows256 if self.by256.is_none() => self.by256 = Some(self.panels(team, K, panel256)),
+            Kind::Rows32 if self.by32.is_none() => self.by32 = Some(self.panels(team, SMALL, panel32)),
             _ => {}
         }
     }
 
-    fn panels<P: Send>(&self, block: usize, make: fn(&[f32], usize) -> P) -> Panels<P> {
+    fn panels<P: Clone + Default + Send>(
+        &self,
+        team: &mut Team,
+        block: usize,
+        fill: fn(&mut P, &[f32], usize),
+    ) -> Panels<P> {
         let (panels, blocks) = (self.rows.div_ceil(PANEL), self.width / block);
-        let one = |at: usize| {
-            let (block_at, panel) = (at / panels, at % panels);
-            make(&self.floats[panel * PANEL * self.width + block_at * block..], self.width)
-        };
-        let all = (0..panels * blocks).into_par_iter().with_min_len(BLOCKS_PER_TASK);
-        Panels { panels, all: all.map(one).collect() }
+        let mut all = vec![P::default(); panels * blocks];
+        team.chunks(&mut all, BLOCKS_PER_TASK, |task, some| {
+            for (at, panel) in (task * BLOCKS_PER_TASK..).zip(some) {
+                let (block_at, panel_at) = (at / panels, at % panels);
+                fill(panel, &self.floats[panel_at * PANEL * self.width + block_at * block..], self.width);
+            }
+        });
+        Panels { panels, all }
     }
 }
 
@@ -99,15 +105,26 @@ impl<P> Panels<P> {
     }
 }
 
-/// The panel whose first row begins where `floats` begins; the others follow at `width`.
-fn panel256(floats: &[f32], width: usize) -> Panel256 {
-    let mut panel = Panel256 {
-        codes: [[[0; 4]; PANEL]; K / 4],
-        sums16: [[[0; 2]; PANEL]; K / 32],
-        sums32: [[[0; 2]; PANEL]; K / 64],
-        totals: [0; PANEL],
-        scales: [0.0; PANEL],
-    };
+impl Default for Panel256 {
+    fn default() -> Self {
+        Self {
+            codes: [[[0; 4]; PANEL]; K / 4],
+            sums16: [[[0; 2]; PANEL]; K / 32],
+            sums32: [[[0; 2]; PANEL]; K / 64],
+            totals: [0; PANEL],
+            scales: [0.0; PANEL],
+        }
+    }
+}
+
+impl Default for Panel32 {
+    fn default() -> Self {
+        Self { codes: [[[0; 4]; PANEL]; SMALL / 4], scales: [0.0; PANEL], sums: [0.0; PANEL] }
+    }
+}
+
+/// Fills the panel whose first row begins where `floats` begins; the others follow at `width`.
+fn panel256(panel: &mut Panel256, floats: &[f32], width: usize) {
     let mut codes = [0; K];
     for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
         panel.scales[row] = quantize(&floats[..K], &mut codes);
@@ -126,12 +143,10 @@ fn panel256(floats: &[f32], width: usize) -> Panel256 {
         }
         panel.totals[row] = sums.iter().map(|sum| i32::from(*sum)).sum();
     }
-    panel
 }
 
 /// As [`panel256`].
-fn panel32(floats: &[f32], width: usize) -> Panel32 {
-    let mut panel = Panel32 { codes: [[[0; 4]; PANEL]; SMALL / 4], scales: [0.0; PANEL], sums: [0.0; PANEL] };
+fn panel32(panel: &mut Panel32, floats: &[f32], width: usize) {
     let mut codes = [0; SMALL];
     for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
         let scale = quantize(&floats[..SMALL], &mut codes);
@@ -141,7 +156,6 @@ fn panel32(floats: &[f32], width: usize) -> Panel32 {
         panel.scales[row] = scale;
         panel.sums[row] = scale * codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32;
     }
-    panel
 }
 
 /// Rounds to the nearest of 255 steps; the scale gives the floats back.

@@ -16,13 +16,20 @@ pub struct Blocks {
     stride: usize,
     /// Bytes of a block.
     length: usize,
+    /// What is asked for while this is worked on.
+    ahead: *const u8,
 }
 
 impl Blocks {
+    /// The blocks at `at` in the rows of a tile, `stride` bytes each.
+    ///
     /// # Safety
-    /// `length` bytes are readable at `first` and at each of the seven places `stride` further on.
-    pub unsafe fn new(first: *const u8, stride: usize, length: usize) -> Self {
-        Self { first, stride, length }
+    /// The tile has eight rows, and the block lies inside the first.
+    pub unsafe fn new(tile: &[u8], stride: usize, at: usize, length: usize) -> Self {
+        let first = tile.as_ptr().wrapping_add(at);
+        // The next tile lies behind this one; each block fetches as much of it as it is long.
+        let ahead = tile.as_ptr().wrapping_add(tile.len() + TILE * at);
+        Self { first, stride, length, ahead }
     }
 
     /// Sixteen bytes of each row from `at`, as four columns of four bytes with a row in each lane.
@@ -69,12 +76,14 @@ impl Blocks {
         _mm256_setr_epi32(row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7))
     }
 
-    /// Asks for the line at `at` bytes behind the tile's rows: the next tile lies there.
+    /// Asks for the part of the next tile that `step` of `steps` is to fetch. Spread over the work:
+    /// many lines asked for at once would be waited for.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub fn prefetch(self, at: usize) {
+    pub fn fetch(self, step: usize, steps: usize) {
+        let at = step * (TILE * self.length).div_ceil(steps);
         // A prefetch never faults, wherever it points.
-        _mm_prefetch::<_MM_HINT_T0>(self.first.wrapping_add(TILE * self.stride + at).cast());
+        _mm_prefetch::<_MM_HINT_T0>(self.ahead.wrapping_add(at).cast());
     }
 }
 

@@ -82,7 +82,7 @@ fn blocks<F: Format>(rows: &[u8], values: &Panels<Panel256>, out: &mut [f32], un
     let (out, _) = out.as_chunks_mut::<TILE>();
     for block in 0..stride / F::BYTES {
         // SAFETY: eight rows of `stride` bytes each, and the block lies inside the first.
-        let blocks = unsafe { Blocks::new(rows.as_ptr().add(block * F::BYTES), stride, F::BYTES) };
+        let blocks = unsafe { Blocks::new(rows, stride, block * F::BYTES, F::BYTES) };
         unpack(blocks, &mut unpacked);
         for (panel, out) in values.of_block(block).iter().zip(out.chunks_mut(PANEL)) {
             match out {
@@ -186,19 +186,14 @@ fn q2(blocks: Blocks, to: &mut Unpacked) {
     each_pair(&both.map(|byte| bits::<4>(byte, 15)), &mut to.mins);
     for half in 0..2 {
         for (at, codes) in blocks.wide_columns(16 + 32 * half).into_iter().enumerate() {
+            blocks.fetch(8 * half + at, 16);
             let to = &mut to.codes[32 * half + at..];
             (to[0], to[8]) = (bits::<0>(codes, 3), bits::<2>(codes, 3));
             (to[16], to[24]) = (bits::<4>(codes, 3), bits::<6>(codes, 3));
         }
-        fetch_ahead(blocks, half, 2);
     }
     (to.d, to.dmin) = (blocks.halves(80), blocks.halves(82));
 }
-
-/// Asks for part `part` of `parts` of what the next tile has in place of this block.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn fetch_ahead(_blocks: Blocks, _part: usize, _parts: usize) {}
 
 /// 32 bytes of high bits, 64 bytes of low code bits, twelve bytes of 6-bit scales, d.
 #[target_feature(enable = "avx2,f16c")]
@@ -208,6 +203,7 @@ fn q3(blocks: Blocks, to: &mut Unpacked) {
     for half in 0..2 {
         let low = blocks.wide_columns(32 + 32 * half);
         for (at, (low, high)) in low.into_iter().zip(high).enumerate() {
+            blocks.fetch(8 * half + at, 16);
             let to = &mut to.codes[32 * half + at..];
             // The high bits of this half's four parts, each at bit 2 of its byte.
             let high = if half == 0 { high } else { bits::<4>(high, 15) };
@@ -217,7 +213,6 @@ fn q3(blocks: Blocks, to: &mut Unpacked) {
             to[16] = _mm256_or_si256(bits::<4>(low, 3), four(high));
             to[24] = _mm256_or_si256(bits::<6>(low, 3), four(_mm256_srli_epi16::<1>(high)));
         }
-        fetch_ahead(blocks, half, 2);
     }
     // The last sixteen bytes: two of codes, the scales, d.
     let [a, b, c, d] = blocks.columns(94);
@@ -265,10 +260,10 @@ fn q4(blocks: Blocks, to: &mut Unpacked) {
     scales_and_mins(blocks, to);
     for part in 0..4 {
         for (at, codes) in blocks.wide_columns(16 + 32 * part).into_iter().enumerate() {
+            blocks.fetch(8 * part + at, 32);
             let to = &mut to.codes[16 * part + at..];
             (to[0], to[8]) = (bits::<0>(codes, 15), bits::<4>(codes, 15));
         }
-        fetch_ahead(blocks, part, 4);
     }
 }
 
@@ -280,12 +275,12 @@ fn q5(blocks: Blocks, to: &mut Unpacked) {
     let mut high = blocks.wide_columns(16);
     for part in 0..4 {
         for (at, (codes, high)) in blocks.wide_columns(48 + 32 * part).into_iter().zip(&mut high).enumerate() {
+            blocks.fetch(8 * part + at, 32);
             let to = &mut to.codes[16 * part + at..];
             to[0] = join::<4>(bits::<0>(codes, 15), bits::<0>(*high, 1));
             to[8] = join::<4>(bits::<4>(codes, 15), bits::<1>(*high, 1));
             *high = _mm256_srli_epi16::<2>(*high);
         }
-        fetch_ahead(blocks, part, 4);
     }
 }
 
@@ -298,13 +293,13 @@ fn q6(blocks: Blocks, to: &mut Unpacked) {
         for part in 0..2 {
             let low = blocks.wide_columns(64 * half + 32 * part);
             for (at, (low, high)) in low.into_iter().zip(high).enumerate() {
+                blocks.fetch(16 * half + 8 * part + at, 32);
                 let to = &mut to.codes[32 * half + 8 * part + at..];
                 let high = if part == 0 { high } else { _mm256_srli_epi16::<2>(high) };
                 to[0] = join::<4>(bits::<0>(low, 15), bits::<0>(high, 3));
                 to[16] = join::<4>(bits::<4>(low, 15), bits::<4>(high, 3));
             }
         }
-        fetch_ahead(blocks, half, 2);
     }
     let columns = blocks.columns(192);
     // Signed bytes, so the upper halves of the words are filled by their sign.

@@ -50,7 +50,7 @@ fn blocks<const BYTES: usize, const ADD: usize>(
     let (out, _) = out.as_chunks_mut::<TILE>();
     for block in 0..stride / BYTES {
         // SAFETY: eight rows of `stride` bytes each, and the block lies inside the first.
-        let unpacked = unpack(unsafe { Blocks::new(rows.as_ptr().add(block * BYTES), stride, BYTES) });
+        let unpacked = unpack(unsafe { Blocks::new(rows, stride, block * BYTES, BYTES) });
         for (panel, out) in values.of_block(block).iter().zip(out.chunks_mut(PANEL)) {
             for (row, out) in out.iter_mut().enumerate() {
                 add::<ADD>(&unpacked, panel, row, out);
