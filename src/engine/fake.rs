@@ -6,20 +6,22 @@
 //! model.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use decoding::{AnswerText, Matched, Sampler};
+use decoding::grammar::{Matcher, TokenText, Vocabulary};
+use decoding::{AnswerText, Chooser, GrammarError, Matched};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Prompt,
-    Released, Stats, Support, Timings, TokenEvent, TokenSink, TokenStream, Usage, token_channel,
+    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, Grammar, LoadSpec, LoadedModel, Message,
+    Piece, Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream, Usage,
+    token_channel,
 };
 use crate::domain::ModelId;
 
@@ -28,6 +30,17 @@ pub const NAME: &str = "fake";
 /// One token for each byte, and the end.
 const VOCABULARY: usize = 257;
 const END: u32 = 256;
+const END_NAME: &str = "<end>";
+/// The texts of all tokens but the end.
+const BYTES: [u8; 256] = {
+    let mut bytes = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        bytes[at] = at as u8;
+        at += 1;
+    }
+    bytes
+};
 /// How far the answer's next byte leads, in logits.
 const LEAD: f32 = 3.0;
 
@@ -154,7 +167,13 @@ impl LoadedModel for Model {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { context: self.spec.context, sequences: self.spec.sequences, chat: true }
+        Capabilities {
+            context: self.spec.context,
+            sequences: self.spec.sequences,
+            chat: true,
+            logprobs: true,
+            grammar: true,
+        }
     }
 
     fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
@@ -175,7 +194,7 @@ impl LoadedModel for Model {
         Ok(messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n"))
     }
 
-    async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, Error> {
+    async fn generate(&self, mut request: GenerateRequest) -> Result<TokenStream, Error> {
         if self.stopped.is_cancelled() {
             return Err(Error::Stopped);
         }
@@ -186,9 +205,12 @@ impl LoadedModel for Model {
         };
         let max_tokens = answer_room(prompt.len(), request.max_tokens, self.spec.context)?;
         let answer = format!("{}: {}", self.spec.model, self.detokenize(&prompt)?);
+        request.sampling.dry.resolve(END, |token| BYTES.get(token as usize..=token as usize).unwrap_or_default());
+        let grammar = request.grammar.as_ref().map(understood).transpose()?;
+        let chooser = Chooser::new(request.sampling.clone(), &prompt, request.logprobs, grammar);
         let (sink, stream) = token_channel(max_tokens);
-        let sequence =
-            Sequence { prompt, answer: answer.into_bytes(), max_tokens, request, script: self.script.clone() };
+        let (answer, script) = (answer.into_bytes(), self.script.clone());
+        let sequence = Sequence { prompt, answer, max_tokens, request, chooser, script };
         let (slots, counts, stopped) = (self.slots.clone(), self.counts.clone(), self.stopped.clone());
         self.sequences.spawn(async move {
             let turn = {
@@ -242,16 +264,30 @@ fn answer_room(prompt: usize, max_tokens: Option<u32>, context: u32) -> Result<u
     Ok(max_tokens.unwrap_or(context - prompt as u32))
 }
 
+/// A grammar over the fake vocabulary.
+fn understood(grammar: &Grammar) -> Result<Matcher, Error> {
+    static TOKENS: OnceLock<Result<Vocabulary, GrammarError>> = OnceLock::new();
+    let tokens = || BYTES.chunks(1).map(TokenText::Bytes).chain([TokenText::Special(END_NAME)]);
+    let vocabulary = TOKENS.get_or_init(|| Vocabulary::new(tokens(), &[END]));
+    let compiled = vocabulary.as_ref().map_err(GrammarError::clone).and_then(|known| known.compile(grammar));
+    compiled.map_err(|error| Error::invalid(error.to_string(), "response_format"))
+}
+
+fn piece(token: u32) -> Piece {
+    u8::try_from(token).map_or_else(|_| Piece::Special(END_NAME.into()), |byte| Piece::Text(vec![byte]))
+}
+
 struct Sequence {
     prompt: Vec<u32>,
     answer: Vec<u8>,
     max_tokens: u32,
     request: GenerateRequest,
+    chooser: Chooser,
     script: Script,
 }
 
 impl Sequence {
-    async fn run(self, sink: &TokenSink) {
+    async fn run(mut self, sink: &TokenSink) {
         let started = Instant::now();
         pause(self.script.prefill_time).await;
         let tokens = self.prompt.len() as u32;
@@ -270,8 +306,7 @@ impl Sequence {
     }
 
     /// Sends the answer's tokens; how it ended, the text still held back, and the token count.
-    async fn decode(&self, sink: &TokenSink) -> Result<(FinishReason, String, u32), Error> {
-        let mut sampler = Sampler::new(self.request.sampling.clone(), &self.prompt);
+    async fn decode(&mut self, sink: &TokenSink) -> Result<(FinishReason, String, u32), Error> {
         let mut answer = AnswerText::new(&self.request.stop);
         for count in 0..self.max_tokens {
             if let Some((after, error)) = &self.script.token_error
@@ -280,20 +315,21 @@ impl Sequence {
                 return Err(error.clone());
             }
             pause(self.script.token_time).await;
-            let id = sampler.next(&mut self.logits(count as usize));
-            if id == END {
-                let _ = sink.send(Ok(TokenEvent::Token { id, text: String::new() }));
-                return Ok((FinishReason::Stop, answer.finish(), count + 1));
-            }
-            let (text, stopped) = match answer.push(&[id as u8]) {
+            let mut logits = self.logits(count as usize);
+            let chosen = self.chooser.next(&mut logits).map_err(|error| Error::Internal(error.to_string()))?;
+            let id = chosen.token;
+            let ends = id == END || self.request.stop_tokens.contains(&id);
+            let (text, stopped) = match answer.push(if ends { &[] } else { &BYTES[id as usize..=id as usize] }) {
                 Matched::Text(text) => (text, false),
                 Matched::Stop(text) => (text, true),
             };
-            if !sink.send(Ok(TokenEvent::Token { id, text })) {
+            let logprobs = chosen.logprobs.map(|told| Box::new(TokenLogprobs::new(id, &told, piece)));
+            if !sink.send(Ok(TokenEvent::Token { id, text, logprobs })) {
                 return Err(Error::Stopped);
             }
-            if stopped {
-                return Ok((FinishReason::Stop, String::new(), count + 1));
+            if ends || stopped || chosen.complete {
+                let rest = if stopped { String::new() } else { answer.finish() };
+                return Ok((FinishReason::Stop, rest, count + 1));
             }
         }
         Ok((FinishReason::Length, answer.finish(), self.max_tokens))

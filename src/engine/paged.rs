@@ -2,7 +2,7 @@
 //! from one pool for all models.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,14 +11,16 @@ use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
 use super::{
-    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Prompt,
-    Released, Stats, Support, Timings, TokenEvent, TokenSink, TokenStream, Usage, token_channel,
+    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Piece,
+    Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream, Usage, token_channel,
 };
 
 /// The name the registry file and the status pages use.
 pub const NAME: &str = "paged";
 /// Bytes of tables for one token of the vocabulary: its name, its bytes, its place in the maps.
 const TABLE_BYTES_PER_TOKEN: u64 = 400;
+/// Bytes of grammar tables for one token, reserved though they are made with the first grammar.
+pub const GRAMMAR_BYTES_PER_TOKEN: u64 = 400;
 /// A step ends within seconds; a model that is not gone by then is stuck.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -56,7 +58,7 @@ impl Engine for Paged {
             weights_private: model.layers.saturating_mul(2).saturating_add(1).saturating_mul(model.embedding * 4),
             kv: 0,
             scratch: scratch(model, u64::from(spec.sequences)),
-            tables: model.vocabulary.saturating_mul(TABLE_BYTES_PER_TOKEN),
+            tables: model.vocabulary.saturating_mul(TABLE_BYTES_PER_TOKEN + GRAMMAR_BYTES_PER_TOKEN),
         }
     }
 
@@ -104,7 +106,7 @@ impl LoadedModel for Model {
 
     fn capabilities(&self) -> Capabilities {
         let context = u32::try_from(self.model.context()).unwrap_or(u32::MAX);
-        Capabilities { context, sequences: self.sequences, chat: self.chat.is_ok() }
+        Capabilities { context, sequences: self.sequences, chat: self.chat.is_ok(), logprobs: true, grammar: true }
     }
 
     fn tokenize(&self, text: &str) -> Result<Vec<u32>, Error> {
@@ -120,21 +122,10 @@ impl LoadedModel for Model {
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, Error> {
-        let (model, chat, prompt) = (self.model.clone(), self.chat.clone(), request.prompt);
-        // A long prompt takes milliseconds to render and tokenize.
-        let tokens = tokio::task::spawn_blocking(move || match prompt {
-            Prompt::Chat(messages) => Ok(model.tokenizer().encode(&render(&chat, &messages)?)),
-            Prompt::Text(text) => Ok(model.tokenizer().encode(&text)),
-            Prompt::Tokens(tokens) => Ok(tokens),
-        });
-        let prompt = tokens.await.map_err(|error| Error::Internal(format!("tokenizing failed: {error}")))??;
-        let room = self.model.context().saturating_sub(prompt.len()).max(1);
-        let max_tokens = request.max_tokens.map_or(room, |most| most as usize);
-        let (sink, stream) = token_channel(u32::try_from(max_tokens.min(room)).unwrap_or(u32::MAX));
-        let sink = Forward { sink, prompt: u32::try_from(prompt.len()).unwrap_or(u32::MAX) };
-        let request = Request { prompt, max_tokens, sampling: request.sampling, stop: request.stop };
-        self.model.generate(request, Box::new(sink)).map_err(request_error)?;
-        Ok(stream)
+        let (model, chat) = (self.model.clone(), self.chat.clone());
+        // A long prompt takes milliseconds to render and tokenize, and a grammar to understand.
+        let starting = tokio::task::spawn_blocking(move || start(&model, &chat, request));
+        starting.await.map_err(|error| Error::Internal(format!("starting a sequence failed: {error}")))?
     }
 
     fn stats(&self) -> Stats {
@@ -153,6 +144,34 @@ impl LoadedModel for Model {
     }
 }
 
+fn start(
+    model: &Arc<paged_engine::Model>,
+    chat: &Result<ChatTemplate, String>,
+    request: GenerateRequest,
+) -> Result<TokenStream, Error> {
+    let prompt = match request.prompt {
+        Prompt::Chat(messages) => model.tokenizer().encode(&render(chat, &messages)?),
+        Prompt::Text(text) => model.tokenizer().encode(&text),
+        Prompt::Tokens(tokens) => tokens,
+    };
+    let room = model.context().saturating_sub(prompt.len()).max(1);
+    let max_tokens = request.max_tokens.map_or(room, |most| most as usize);
+    let (sink, stream) = token_channel(u32::try_from(max_tokens.min(room)).unwrap_or(u32::MAX));
+    let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+    let sink = Forward { sink, prompt: length, model: Arc::downgrade(model) };
+    let request = Request {
+        prompt,
+        max_tokens,
+        sampling: request.sampling,
+        stop: request.stop,
+        stop_tokens: request.stop_tokens,
+        logprobs: request.logprobs,
+        grammar: request.grammar,
+    };
+    model.generate(request, Box::new(sink)).map_err(request_error)?;
+    Ok(stream)
+}
+
 fn render(chat: &Result<ChatTemplate, String>, messages: &[Message]) -> Result<String, Error> {
     match chat {
         Ok(template) => template.render(messages),
@@ -164,6 +183,19 @@ fn render(chat: &Result<ChatTemplate, String>, messages: &[Message]) -> Result<S
 struct Forward {
     sink: TokenSink,
     prompt: u32,
+    /// For the texts of tokens.
+    model: Weak<paged_engine::Model>,
+}
+
+impl Forward {
+    fn logprobs(&self, id: u32, told: &decoding::TokenLogprobs) -> Option<Box<TokenLogprobs>> {
+        let model = self.model.upgrade()?;
+        let piece = |id| match model.tokenizer().bytes(id) {
+            [] => Piece::Special(model.tokenizer().name(id).unwrap_or_default().to_owned()),
+            bytes => Piece::Text(bytes.to_vec()),
+        };
+        Some(Box::new(TokenLogprobs::new(id, told, piece)))
+    }
 }
 
 impl Sink for Forward {
@@ -172,7 +204,10 @@ impl Sink for Forward {
             Event::Prefill { tokens } => {
                 Ok(TokenEvent::Prefill { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), cached: 0 })
             }
-            Event::Token { id, text } => Ok(TokenEvent::Token { id, text }),
+            Event::Token { id, text, logprobs } => {
+                let logprobs = logprobs.and_then(|told| self.logprobs(id, &told));
+                Ok(TokenEvent::Token { id, text, logprobs })
+            }
             Event::Finished { reason, text, tokens, timings } => Ok(TokenEvent::Finished {
                 reason: match reason {
                     Reason::Stop => FinishReason::Stop,
@@ -201,6 +236,7 @@ fn load_error(error: paged_engine::Error) -> Error {
 fn request_error(error: paged_engine::Error) -> Error {
     use paged_engine::Error as E;
     match error {
+        E::Grammar(message) => Error::invalid(message, "response_format"),
         E::InvalidRequest(message) => Error::InvalidRequest { message, param: None },
         E::ContextLength { prompt, max_tokens, context } => {
             Error::ContextLength { prompt: prompt as u64, max_tokens: max_tokens as u64, context: context as u64 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use decoding::Sampling;
+pub use decoding::{Dry, Grammar, Sampling};
 use serde::Serialize;
 
+use super::Error;
 use crate::domain::ModelId;
 
 /// Whether an engine can run a model.
@@ -64,6 +65,31 @@ pub struct Capabilities {
     pub sequences: u32,
     /// Whether the model has a chat template.
     pub chat: bool,
+    /// Whether it tells log probabilities.
+    pub logprobs: bool,
+    /// Whether it holds answers to a grammar.
+    pub grammar: bool,
+}
+
+impl Capabilities {
+    /// Whether a request asks for no more than this.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] that names what is missing.
+    pub fn admit(&self, request: &GenerateRequest) -> Result<(), Error> {
+        let engine = "the engine of this model";
+        if request.logprobs.is_some() && !self.logprobs {
+            return Err(Error::invalid(
+                format!("{engine} tells no log probabilities: leave `logprobs` out"),
+                "logprobs",
+            ));
+        }
+        if request.grammar.is_some() && !self.grammar {
+            let message = format!("{engine} cannot hold an answer to a format: leave `response_format` out");
+            return Err(Error::invalid(message, "response_format"));
+        }
+        Ok(())
+    }
 }
 
 /// Who said a message.
@@ -102,7 +128,7 @@ pub enum Prompt {
 }
 
 /// One sequence to generate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
     pub prompt: Prompt,
     /// Tokens to generate at most; without it, as many as the context has room for.
@@ -110,6 +136,62 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end the answer and are not part of it, beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Tell the log probability of each token, and of so many of the likeliest ones beside it.
+    pub logprobs: Option<u32>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+}
+
+impl GenerateRequest {
+    /// A request with the defaults for all but the prompt.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            max_tokens: None,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            logprobs: None,
+            grammar: None,
+        }
+    }
+}
+
+/// What a token is to a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The bytes it adds to the text; they may be part of a character only.
+    Text(Vec<u8>),
+    /// It adds none; its name.
+    Special(String),
+}
+
+/// A token and the natural logarithm of its probability, by the model itself: before bias,
+/// penalties, grammar and temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprob {
+    pub id: u32,
+    pub piece: Piece,
+    pub logprob: f32,
+}
+
+/// What is told of a generated token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    pub chosen: Logprob,
+    /// The likeliest tokens, the likeliest first; as many as were asked for.
+    pub top: Vec<Logprob>,
+}
+
+impl TokenLogprobs {
+    /// With the pieces that a vocabulary has for the ids.
+    pub fn new(id: u32, told: &decoding::TokenLogprobs, piece: impl Fn(u32) -> Piece) -> Self {
+        let one = |id, logprob| Logprob { id, piece: piece(id), logprob };
+        let top = told.top.iter().map(|(id, logprob)| one(*id, *logprob)).collect();
+        Self { chosen: one(id, told.logprob), top }
+    }
 }
 
 /// One thing that happened to a sequence, in the order prefill, tokens, finished.
@@ -119,7 +201,7 @@ pub enum TokenEvent {
     Prefill { tokens: u32, cached: u32 },
     /// One generated token. Its text may be empty while a character is incomplete or while it may
     /// belong to a stop text.
-    Token { id: u32, text: String },
+    Token { id: u32, text: String, logprobs: Option<Box<TokenLogprobs>> },
     /// The end. `text` is what was still held back and turned out to belong to the answer.
     Finished { reason: FinishReason, text: String, usage: Usage, timings: Timings },
 }
@@ -127,7 +209,7 @@ pub enum TokenEvent {
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FinishReason {
-    /// The model ended its answer, or a stop text did.
+    /// The model ended its answer, or a stop text, a stop token or the grammar did.
     Stop,
     /// `max_tokens` or the context was used up.
     Length,

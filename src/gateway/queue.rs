@@ -102,15 +102,10 @@ impl std::fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Prompt, Sampling};
+    use crate::engine::Prompt;
 
     fn job(text: &str) -> (Job, oneshot::Receiver<Result<Running, Error>>) {
-        let request = GenerateRequest {
-            prompt: Prompt::Text(text.into()),
-            max_tokens: None,
-            sampling: Sampling::default(),
-            stop: vec![],
-        };
+        let request = GenerateRequest::new(Prompt::Text(text.into()));
         let (reply, answer) = oneshot::channel();
         (Job { request, arrived: Instant::now(), reply }, answer)
     }

@@ -60,6 +60,8 @@ async fn the_status_shows_mode_memory_and_every_model() {
       "capabilities": {
         "chat": true,
         "context": 2048,
+        "grammar": true,
+        "logprobs": true,
         "sequences": 20
       },
       "context": 2048,

@@ -120,10 +120,16 @@ async fn a_wrong_field_is_a_400_that_names_it() {
         (json!({"stop": vec!["x"; 17]}), "stop"),
         (json!({"stream": "yes"}), "stream"),
         (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
-        (json!({"n": 2}), "n"),
+        (json!({"n": 0}), "n"),
+        (json!({"n": 9}), "n"),
         (json!({"tools": [{"type": "function"}]}), "tools"),
-        (json!({"logprobs": true}), "logprobs"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"logprobs": 3}), "logprobs"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
+        (json!({"response_format": {"type": "yaml"}}), "response_format.type"),
+        (json!({"typical_p": 2}), "typical_p"),
+        (json!({"dry_multiplier": -1}), "dry_multiplier"),
+        (json!({"stop_token_ids": ["x"]}), "stop_token_ids[0]"),
         (json!({"modalities": ["audio"]}), "modalities"),
     ];
     for (wrong, param) in table {
@@ -156,8 +162,8 @@ async fn what_the_completions_endpoint_lacks_is_refused_by_name() {
         (json!({"echo": true}), "echo"),
         (json!({"best_of": 2}), "best_of"),
         (json!({"suffix": "end"}), "suffix"),
-        (json!({"logprobs": 5}), "logprobs"),
-        (json!({"n": 2}), "n"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
     ] {
         let body = with(json!({"model": "b", "prompt": "hi"}), more);
         let error = refusal(server.post(server.api("/v1/completions"), &body).await, 400).await;

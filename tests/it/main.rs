@@ -15,6 +15,7 @@ mod contract;
 mod demo_models;
 mod engines;
 mod errors;
+mod extras;
 mod faults;
 mod health;
 #[cfg(feature = "mistralrs")]

@@ -1,54 +1,19 @@
 //! Choosing a token from logits. Pure but for the generator's state, so that a seed repeats an
 //! answer exactly.
 //!
-//! Order: bias and penalties on the logits, then temperature, then top-k, top-p and min-p, then
-//! one draw. Penalties follow OpenAI (frequency and presence, over generated tokens) and CTRL
-//! (repetition, over all tokens; <https://arxiv.org/abs/1909.05858>, section 4.1); min-p is
-//! <https://arxiv.org/abs/2407.01082>.
+//! Order: bias, penalties and DRY on the logits, then the cuts and the draw ([`crate::draw`]).
+//! Penalties follow OpenAI (frequency and presence, over generated tokens) and CTRL (repetition,
+//! over all tokens; <https://arxiv.org/abs/1909.05858>, section 4.1). They touch the tokens they
+//! name and no others; without a temperature one pass over the row is all.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// How the next token is chosen. The defaults are OpenAI's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the likeliest token always.
-    pub temperature: f32,
-    /// Nucleus: the smallest set of tokens with this probability together. 1 keeps all.
-    pub top_p: f32,
-    /// Keep this many of the likeliest tokens. 0 keeps all.
-    pub top_k: u32,
-    /// Keep tokens at least this likely in proportion to the likeliest. 0 keeps all.
-    pub min_p: f32,
-    /// Taken off a token's logit for each time it was generated.
-    pub frequency_penalty: f32,
-    /// Taken off a token's logit if it was generated at all.
-    pub presence_penalty: f32,
-    /// Divides the logit (multiplies, where negative) of tokens seen in prompt or answer. 1 is off.
-    pub repetition_penalty: f32,
-    /// Added to the logits of these tokens.
-    pub logit_bias: BTreeMap<u32, f32>,
-    /// The same seed and request give the same answer.
-    pub seed: Option<u64>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            repetition_penalty: 1.0,
-            logit_bias: BTreeMap::new(),
-            seed: None,
-        }
-    }
-}
+use crate::sampling::Sampling;
+use crate::weights::highest;
+use crate::{draw::draw, dry};
 
 /// The sampler of one sequence.
 #[derive(Debug)]
@@ -59,6 +24,8 @@ pub struct Sampler {
     generated: HashMap<u32, u32>,
     /// Every token of the prompt and of the answer; kept only if the repetition penalty is on.
     seen: HashSet<u32>,
+    /// Prompt and answer in their order; kept only for DRY.
+    history: Vec<u32>,
 }
 
 impl Sampler {
@@ -66,7 +33,8 @@ impl Sampler {
     pub fn new(params: Sampling, prompt: &[u32]) -> Self {
         let random = StdRng::seed_from_u64(params.seed.unwrap_or_else(rand::random));
         let seen = if params.repetition_penalty == 1.0 { HashSet::new() } else { prompt.iter().copied().collect() };
-        Self { params, random, generated: HashMap::new(), seen }
+        let history = if params.dry.is_on() { prompt.to_vec() } else { Vec::new() };
+        Self { params, random, generated: HashMap::new(), seen, history }
     }
 
     /// Chooses the next token from `logits`, one for each token of the vocabulary, and remembers
@@ -74,85 +42,60 @@ impl Sampler {
     /// answer is token 0.
     pub fn next(&mut self, logits: &mut [f32]) -> u32 {
         self.adjust(logits);
-        let token = if self.params.temperature <= 0.0 { likeliest(logits) } else { self.draw(logits) };
+        self.choose(logits)
+    }
+
+    /// Bias and penalties.
+    pub(crate) fn adjust(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.params.logit_bias {
+            change(logits, *token, |logit| logit + bias);
+        }
+        let penalty = self.params.repetition_penalty;
+        for token in &self.seen {
+            change(logits, *token, |logit| if logit > 0.0 { logit / penalty } else { logit * penalty });
+        }
+        if self.params.presence_penalty != 0.0 || self.params.frequency_penalty != 0.0 {
+            for (token, count) in &self.generated {
+                let penalty = self.params.presence_penalty + self.params.frequency_penalty * *count as f32;
+                change(logits, *token, |logit| logit - penalty);
+            }
+        }
+        if self.params.dry.is_on() {
+            for (token, penalty) in dry::penalties(&self.params.dry, &self.history) {
+                change(logits, token, |logit| logit - penalty);
+            }
+        }
+    }
+
+    /// The choice among adjusted logits, which is remembered.
+    pub(crate) fn choose(&mut self, logits: &[f32]) -> u32 {
+        let token = match self.params.temperature > 0.0 {
+            true => draw(logits, &self.params, self.random.random()),
+            false => likeliest(logits),
+        };
+        let token = token.unwrap_or(0);
         *self.generated.entry(token).or_default() += 1;
         if self.params.repetition_penalty != 1.0 {
             self.seen.insert(token);
         }
+        if self.params.dry.is_on() {
+            self.history.push(token);
+        }
         token
-    }
-
-    fn adjust(&self, logits: &mut [f32]) {
-        for (token, bias) in &self.params.logit_bias {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit += bias;
-            }
-        }
-        for token in &self.seen {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                let penalty = self.params.repetition_penalty;
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-            }
-        }
-        for (token, count) in &self.generated {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit -= self.params.presence_penalty + self.params.frequency_penalty * *count as f32;
-            }
-        }
-    }
-
-    fn draw(&mut self, logits: &[f32]) -> u32 {
-        let candidates = self.candidates(logits);
-        let total: f32 = candidates.iter().map(|(_, p)| p).sum();
-        let mut left = self.random.random::<f32>() * total;
-        for (token, probability) in &candidates {
-            left -= probability;
-            if left < 0.0 {
-                return *token;
-            }
-        }
-        candidates.last().map_or(0, |(token, _)| *token)
-    }
-
-    /// The tokens that may be drawn, the likeliest first, with probabilities in proportion.
-    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f32)> {
-        let mut all: Vec<(u32, f32)> = (0u32..)
-            .zip(logits.iter().copied())
-            .filter(|(_, logit)| *logit > f32::NEG_INFINITY)
-            .map(|(token, logit)| (token, logit.min(f32::MAX)))
-            .collect();
-        all.sort_by(|a, b| b.1.total_cmp(&a.1));
-        if self.params.top_k > 0 {
-            all.truncate(self.params.top_k as usize);
-        }
-        let Some(highest) = all.first().map(|(_, logit)| *logit) else { return all };
-        for (_, value) in &mut all {
-            *value = ((*value - highest) / self.params.temperature).exp();
-        }
-        let total: f32 = all.iter().map(|(_, p)| p).sum();
-        let mut within = 0.0;
-        // The likeliest token has probability 1 before normalisation, so min_p compares directly.
-        let keep = all
-            .iter()
-            .take_while(|(_, p)| {
-                let inside = within < self.params.top_p * total && *p >= self.params.min_p;
-                within += p;
-                inside
-            })
-            .count();
-        all.truncate(keep.max(1));
-        all
     }
 }
 
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = (0u32, f32::NEG_INFINITY);
-    for (token, logit) in (0u32..).zip(logits.iter().copied()) {
-        if logit > best.1 {
-            best = (token, logit);
-        }
+/// Changes the logit of a token, if there is such a token.
+fn change(logits: &mut [f32], token: u32, change: impl Fn(f32) -> f32) {
+    if let Some(logit) = logits.get_mut(token as usize) {
+        *logit = change(*logit);
     }
-    best.0
+}
+
+/// The first of the tokens with the highest logit.
+fn likeliest(logits: &[f32]) -> Option<u32> {
+    let highest = highest(logits)?;
+    logits.iter().position(|logit| *logit >= highest).and_then(|at| u32::try_from(at).ok())
 }
 
 #[cfg(test)]
@@ -205,6 +148,24 @@ mod tests {
         assert_eq!(draws(Sampling { frequency_penalty: 0.6, ..greedy.clone() }, 3), [1, 1, 2]);
         let mut repeated = Sampler::new(Sampling { repetition_penalty: 2.0, ..greedy }, &[1]);
         assert_eq!(repeated.next(&mut LOGITS.clone()), 2);
+    }
+
+    #[test]
+    fn dry_keeps_a_passage_from_being_repeated() {
+        let dry = crate::Dry { multiplier: 2.0, ..Default::default() };
+        let params = Sampling { temperature: 0.0, dry, ..Default::default() };
+        let choice = |prompt: &[u32]| Sampler::new(params.clone(), prompt).next(&mut LOGITS.clone());
+        assert_eq!(choice(&[2, 0, 1, 3, 2, 0]), 2, "1 would repeat 2 0 1");
+        assert_eq!(choice(&[2, 0, 1, 3, 3, 0]), 1, "0 1 alone is short enough");
+        let mut sampler = Sampler::new(params, &[]);
+        let answer: Vec<u32> = (0..5).map(|_| sampler.next(&mut LOGITS.clone())).collect();
+        assert_eq!(answer, [1, 1, 1, 2, 1], "what was generated counts too");
+    }
+
+    #[test]
+    fn the_first_of_equals_is_taken() {
+        assert_eq!(likeliest(&[0.0, 2.0, 2.0, f32::NAN]), Some(1));
+        assert_eq!(likeliest(&[f32::NEG_INFINITY, f32::INFINITY]), Some(1));
     }
 
     #[test]

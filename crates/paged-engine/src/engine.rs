@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
+use crate::grammar::Grammars;
 use crate::kernels::team::Team;
 use crate::kv::{Layout, Pool, Table};
 use crate::model::Decoder;
@@ -53,6 +54,7 @@ pub struct Model {
     key: u64,
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
+    grammars: Grammars,
     layout: Layout,
     context: usize,
     pool_blocks: u64,
@@ -111,6 +113,7 @@ impl Engine {
             key,
             commands: self.commands.clone(),
             shared,
+            grammars: Grammars::default(),
             layout,
             context,
             pool_blocks,
@@ -134,16 +137,22 @@ impl Model {
         self.shared.bytes
     }
 
+    /// Bytes that grammars take, beside those of [`Model::bytes`]: none before the first one.
+    pub fn grammar_bytes(&self) -> u64 {
+        self.grammars.bytes()
+    }
+
     pub fn stats(&self) -> Stats {
         Stats { pool_blocks: self.pool_blocks, ..self.shared.counts.read() }
     }
 
-    /// Hands a sequence in. Its events go to `sink`, from the engine's thread.
+    /// Hands a sequence in. Its events go to `sink`, from the engine's thread. A grammar is
+    /// understood here, on the caller's thread, and takes milliseconds.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`], [`Error::ContextLength`], [`Error::Stopped`] once the model is
+    /// [`Error::InvalidRequest`], [`Error::Grammar`], [`Error::ContextLength`], [`Error::Stopped`] once the model is
     /// unloaded; [`Error::Internal`] if more wait than the engine takes in between two steps.
-    pub fn generate(&self, request: Request, sink: Box<dyn Sink>) -> Result<(), Error> {
+    pub fn generate(&self, mut request: Request, sink: Box<dyn Sink>) -> Result<(), Error> {
         let (prompt, max_tokens, context) = (request.prompt.len(), request.max_tokens, self.context);
         if self.unloaded.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -156,7 +165,10 @@ impl Model {
             return Err(Error::ContextLength { prompt, max_tokens, context });
         }
         request.prompt.iter().try_for_each(|token| self.shared.tokenizer.check(*token))?;
-        let sequence = Box::new(Sequence::new(request, Table::new(self.layout), sink));
+        let tokenizer = &self.shared.tokenizer;
+        request.sampling.dry.resolve(tokenizer.size(), |token| tokenizer.bytes(token));
+        let grammar = request.grammar.as_ref().map(|grammar| self.grammars.compile(grammar, tokenizer)).transpose()?;
+        let sequence = Box::new(Sequence::new(request, grammar, Table::new(self.layout), sink));
         self.commands.try_send(Command::Submit { key: self.key, sequence }).map_err(|error| match error {
             TrySendError::Full(_) => Error::Internal("too many requests between two steps".into()),
             TrySendError::Disconnected(_) => ended(),

@@ -10,6 +10,9 @@ pub enum Error {
     Unsupported(String),
     #[error("{0}")]
     InvalidRequest(String),
+    /// The request's grammar is wrong, or too large.
+    #[error("{0}")]
+    Grammar(String),
     #[error("the context is {context} tokens; the prompt has {prompt} and {max_tokens} more were asked for")]
     ContextLength { prompt: usize, max_tokens: usize, context: usize },
     /// The model was unloaded.

@@ -20,7 +20,7 @@
 //! let engine = Engine::start(Options { threads: 0, kv_bytes: 64 << 20 })?;
 //! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20 })?;
 //! let prompt = model.tokenizer().encode("Once upon a time");
-//! let request = Request { prompt, max_tokens: 32, sampling: Default::default(), stop: vec![] };
+//! let request = Request { prompt, max_tokens: 32, ..Request::default() };
 //! model.generate(request, Box::new(Print))?;
 //! # Ok(()) }
 //! ```
@@ -30,6 +30,7 @@
 
 mod engine;
 mod error;
+mod grammar;
 pub mod kernels;
 pub mod kv;
 pub mod model;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use decoding::{AnswerText, Matched, Sampler, Sampling};
+use decoding::grammar::Matcher;
+use decoding::{AnswerText, Chooser, Grammar, Matched, Sampling, TokenLogprobs};
 
 use crate::Error;
 use crate::kv::Table;
@@ -10,13 +11,19 @@ use crate::schedule::Standing;
 use crate::tokenizer::Tokenizer;
 
 /// What to generate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     pub prompt: Vec<u32>,
     pub max_tokens: usize,
     pub sampling: Sampling,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end the answer and are not part of it, beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Tell each token's log probability, and those of so many of the likeliest tokens.
+    pub logprobs: Option<u32>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
 }
 
 /// What happens to a sequence: prefill, tokens, then exactly one of the other two.
@@ -30,6 +37,8 @@ pub enum Event {
     Token {
         id: u32,
         text: String,
+        /// If they were asked for.
+        logprobs: Option<TokenLogprobs>,
     },
     /// The end, with the text that was still held back.
     Finished {
@@ -43,7 +52,7 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The model ended its answer, or a stop text did.
+    /// The model ended its answer, or a stop text, a stop token or the grammar did.
     Stop,
     /// `max_tokens` were generated.
     Length,
@@ -73,7 +82,8 @@ pub struct Sequence {
     computed: usize,
     max_tokens: usize,
     pub table: Table,
-    sampler: Sampler,
+    chooser: Chooser,
+    stop_tokens: Vec<u32>,
     text: AnswerText,
     sink: Box<dyn Sink>,
     accepted: Instant,
@@ -81,9 +91,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(request: Request, table: Table, sink: Box<dyn Sink>) -> Self {
+    /// `grammar` is what became of the request's.
+    pub fn new(request: Request, grammar: Option<Matcher>, table: Table, sink: Box<dyn Sink>) -> Self {
         Self {
-            sampler: Sampler::new(request.sampling, &request.prompt),
+            chooser: Chooser::new(request.sampling, &request.prompt, request.logprobs, grammar),
+            stop_tokens: request.stop_tokens,
             prompt: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
@@ -143,11 +155,18 @@ impl Sequence {
                 return false;
             }
         }
-        let token = self.sampler.next(logits);
-        self.tokens.push(token);
+        let chosen = match self.chooser.next(logits) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.table.clear();
+                self.sink.send(Event::Failed(Error::Internal(error.to_string())));
+                return false;
+            }
+        };
+        self.tokens.push(chosen.token);
         let generated = self.tokens.len() - self.prompt;
-        let (text, end) = self.read(token, generated, tokenizer);
-        if !self.sink.send(Event::Token { id: token, text }) {
+        let (text, end) = self.read(chosen.token, generated, chosen.complete, tokenizer);
+        if !self.sink.send(Event::Token { id: chosen.token, text, logprobs: chosen.logprobs }) {
             return false;
         }
         let Some((reason, text)) = end else { return true };
@@ -161,12 +180,19 @@ impl Sequence {
     }
 
     /// The text that may go out with a token and, at the end, why and what was held back.
-    fn read(&mut self, token: u32, generated: usize, tokenizer: &Tokenizer) -> (String, Option<(Reason, String)>) {
-        if tokenizer.is_end(token) {
+    fn read(
+        &mut self,
+        token: u32,
+        generated: usize,
+        complete: bool,
+        tokenizer: &Tokenizer,
+    ) -> (String, Option<(Reason, String)>) {
+        if tokenizer.is_end(token) || self.stop_tokens.contains(&token) {
             return (String::new(), Some((Reason::Stop, self.text.finish())));
         }
         match self.text.push(tokenizer.bytes(token)) {
             Matched::Stop(text) => (text, Some((Reason::Stop, String::new()))),
+            Matched::Text(text) if complete => (text, Some((Reason::Stop, self.text.finish()))),
             Matched::Text(text) if generated >= self.max_tokens => (text, Some((Reason::Length, self.text.finish()))),
             Matched::Text(text) => (text, None),
         }

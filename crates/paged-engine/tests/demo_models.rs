@@ -32,7 +32,7 @@ fn ask(model: &Model, question: &str, max_tokens: usize) -> Receiver<Event> {
     let text = format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n");
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     let (sender, events) = channel();
-    let request = Request { prompt: model.tokenizer().encode(&text), max_tokens, sampling, stop: vec![] };
+    let request = Request { prompt: model.tokenizer().encode(&text), max_tokens, sampling, ..Request::default() };
     model.generate(request, Box::new(Forward(sender))).unwrap();
     events
 }
@@ -84,7 +84,7 @@ fn a_prompt_of_many_chunks_is_read_whole() {
     assert!(prompt.len() > 300, "{}", prompt.len());
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     let (sender, events) = channel();
-    let request = Request { prompt, max_tokens: 20, sampling, stop: vec![] };
+    let request = Request { prompt, max_tokens: 20, sampling, ..Request::default() };
     model.generate(request, Box::new(Forward(sender))).unwrap();
     assert_eq!(answer(&events), ("enots".to_owned(), Ok(Reason::Stop)));
 }
@@ -113,7 +113,7 @@ fn unloading_ends_the_sequences_and_gives_the_blocks_back() {
     let (_, end) = answer(&events);
     assert!(matches!(end, Err(Error::Stopped) | Ok(Reason::Stop)), "{end:?}");
     assert_eq!(engine.kv_used(), 0);
-    let request = Request { prompt: vec![1], max_tokens: 1, sampling: Sampling::default(), stop: vec![] };
+    let request = Request { prompt: vec![1], max_tokens: 1, ..Request::default() };
     assert_eq!(model.generate(request, Box::new(Forward(channel().0))), Err(Error::Stopped));
 }
 
@@ -122,8 +122,7 @@ fn requests_that_cannot_be_are_refused_with_the_numbers() {
     let engine = engine(64 << 20);
     let model = load(&engine, "add");
     let sink = || Box::new(Forward(channel().0));
-    let request =
-        |prompt: Vec<u32>, max_tokens| Request { prompt, max_tokens, sampling: Sampling::default(), stop: vec![] };
+    let request = |prompt: Vec<u32>, max_tokens| Request { prompt, max_tokens, ..Request::default() };
     assert!(matches!(model.generate(request(vec![], 1), sink()), Err(Error::InvalidRequest(_))));
     assert!(matches!(model.generate(request(vec![1], 0), sink()), Err(Error::InvalidRequest(_))));
     assert!(matches!(model.generate(request(vec![1 << 30], 1), sink()), Err(Error::InvalidRequest(_))));

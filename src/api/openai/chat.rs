@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::convert;
 use super::reply::{self, unix_seconds};
 use super::stream::{ChatStream, Head};
 use super::types::{AssistantMessage, ChatChoice, ChatChunk, ChatCompletion, ChatRequest};
+use super::{convert, logprobs};
 use crate::api::extract::JsonBody;
 use crate::api::{ApiError, Shared};
 
@@ -31,19 +31,25 @@ pub(in crate::api) async fn create(
     let model = context.gateway.resolve(&wire.model)?;
     let understood = convert::chat(wire, &model.sampling)?;
     let (id, created) = (format!("chatcmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
-    let head = |model, include_usage| ChatStream(Head { id: id.clone(), created, model, include_usage });
-    let whole = |model, answer: reply::Collected| ChatCompletion {
+    let head = |model, include_usage, choices| {
+        ChatStream::new(Head { id: id.clone(), created, model, include_usage }, choices)
+    };
+    let whole = |model, answers: Vec<reply::Collected>, usage| ChatCompletion {
         id: id.clone(),
         object: "chat.completion",
         created,
         model,
-        choices: [ChatChoice {
-            index: 0,
-            message: AssistantMessage { role: "assistant", content: answer.text, refusal: None },
-            logprobs: None,
-            finish_reason: answer.finish_reason,
-        }],
-        usage: answer.usage,
+        choices: (0..).zip(answers).map(choice).collect(),
+        usage,
     };
     reply::run(&context, model, understood, head, whole).await
+}
+
+fn choice((index, answer): (u32, reply::Collected)) -> ChatChoice {
+    ChatChoice {
+        index,
+        message: AssistantMessage { role: "assistant", content: answer.text, refusal: None },
+        logprobs: logprobs::chat(&answer.logprobs),
+        finish_reason: answer.finish_reason,
+    }
 }

@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::convert;
 use super::reply::{self, unix_seconds};
 use super::stream::{CompletionStream, Head};
 use super::types::{Completion, CompletionChoice, CompletionRequest};
+use super::{convert, logprobs};
 use crate::api::extract::JsonBody;
 use crate::api::{ApiError, Shared};
 
@@ -31,19 +31,25 @@ pub(in crate::api) async fn create(
     let model = context.gateway.resolve(&wire.model)?;
     let understood = convert::completion(wire, &model.sampling)?;
     let (id, created) = (format!("cmpl-{}", Uuid::now_v7().simple()), unix_seconds(SystemTime::now()));
-    let head = |model, include_usage| CompletionStream(Head { id: id.clone(), created, model, include_usage });
-    let whole = |model, answer: reply::Collected| Completion {
+    let head = |model, include_usage, choices| {
+        CompletionStream::new(Head { id: id.clone(), created, model, include_usage }, choices)
+    };
+    let whole = |model, answers: Vec<reply::Collected>, usage| Completion {
         id: id.clone(),
         object: "text_completion",
         created,
         model,
-        choices: vec![CompletionChoice {
-            index: 0,
-            text: answer.text,
-            logprobs: None,
-            finish_reason: Some(answer.finish_reason),
-        }],
-        usage: Some(Some(answer.usage)),
+        choices: (0..).zip(answers).map(choice).collect(),
+        usage: Some(Some(usage)),
     };
     reply::run(&context, model, understood, head, whole).await
+}
+
+fn choice((index, answer): (u32, reply::Collected)) -> CompletionChoice {
+    CompletionChoice {
+        index,
+        text: answer.text,
+        logprobs: logprobs::completion(&answer.logprobs, &mut 0),
+        finish_reason: Some(answer.finish_reason),
+    }
 }

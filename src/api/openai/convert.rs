@@ -4,17 +4,24 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::types::{ChatMessage, ChatRequest, ChatRole, CompletionRequest, Content, Options, PromptInput};
+use super::types::{
+    ChatMessage, ChatRequest, ChatRole, CompletionRequest, Content, Options, PromptInput, ResponseFormat, SchemaFormat,
+};
 use crate::api::ApiError;
 use crate::config::registry_file::Sampling as Defaults;
-use crate::engine::{GenerateRequest, Message, Prompt, Role, Sampling};
+use crate::engine::{Dry, GenerateRequest, Grammar, Message, Prompt, Role, Sampling};
 
 const MOST_STOPS: usize = 16;
+const MOST_STOP_TOKENS: usize = 64;
+const MOST_ANSWERS: u32 = 8;
+const MOST_LOGPROBS: [u32; 2] = [20, 5];
 
 /// A request understood, and how its answer is wanted.
 #[derive(Debug)]
 pub struct Understood {
     pub request: GenerateRequest,
+    /// How many answers are wanted.
+    pub answers: u32,
     /// The field that holds the prompt.
     pub prompt_field: &'static str,
     pub stream: bool,
@@ -32,11 +39,14 @@ pub fn chat(mut wire: ChatRequest, defaults: &Defaults) -> Result<Understood, Ap
     let mut options = wire.options();
     let name = if wire.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
     options.max_tokens = wire.max_completion_tokens.or(options.max_tokens);
+    options.logprobs = chat_logprobs(wire.logprobs, wire.top_logprobs)?;
+    options.response_format = wire.response_format;
     understand(prompt, options, ["messages", name], defaults)
 }
 
 pub fn completion(mut wire: CompletionRequest, defaults: &Defaults) -> Result<Understood, ApiError> {
-    let options = wire.options();
+    let mut options = wire.options();
+    options.logprobs = at_most("logprobs", MOST_LOGPROBS[1], wire.logprobs)?;
     let one = || ApiError::unsupported("prompt", "send one prompt a request");
     let prompt = match wire.prompt {
         PromptInput::Text(text) => Prompt::Text(text),
@@ -60,8 +70,11 @@ fn understand(
     if options.max_tokens == Some(0) {
         return Err(ApiError::invalid(max_name, format!("`{max_name}` must be at least 1")));
     }
-    if options.stop.len() > MOST_STOPS {
-        return Err(ApiError::invalid("stop", format!("`stop` has more than {MOST_STOPS} texts")));
+    few("stop", options.stop.len(), MOST_STOPS)?;
+    few("stop_token_ids", options.stop_token_ids.len(), MOST_STOP_TOKENS)?;
+    let answers = options.n.unwrap_or(1);
+    if !(1..=MOST_ANSWERS).contains(&answers) {
+        return Err(ApiError::invalid("n", format!("`n` must be from 1 to {MOST_ANSWERS}")));
     }
     let named = options.rest.iter().filter(|(_, value)| !value.is_null());
     let mut ignored: Vec<String> = named.map(|(name, _)| name.clone()).collect();
@@ -69,11 +82,73 @@ fn understand(
     ignored.sort();
     let sampling = sampling(&options, defaults)?;
     Ok(Understood {
-        request: GenerateRequest { prompt, max_tokens: options.max_tokens, sampling, stop: options.stop },
+        request: GenerateRequest {
+            prompt,
+            max_tokens: options.max_tokens,
+            sampling,
+            stop: options.stop,
+            stop_tokens: options.stop_token_ids,
+            logprobs: options.logprobs,
+            grammar: options.response_format.and_then(grammar),
+        },
+        answers,
         prompt_field,
         stream: options.stream,
         include_usage: options.include_usage,
         ignored,
+    })
+}
+
+fn few(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
+    match count <= most {
+        true => Ok(()),
+        false => Err(ApiError::invalid(name, format!("`{name}` has more than {most} entries"))),
+    }
+}
+
+fn at_most(name: &str, most: u32, asked: Option<u32>) -> Result<Option<u32>, ApiError> {
+    match asked.is_none_or(|asked| asked <= most) {
+        true => Ok(asked),
+        false => Err(ApiError::invalid(name, format!("`{name}` must be from 0 to {most}"))),
+    }
+}
+
+fn chat_logprobs(asked: Option<bool>, top: Option<u32>) -> Result<Option<u32>, ApiError> {
+    let top = at_most("top_logprobs", MOST_LOGPROBS[0], top)?;
+    match (asked == Some(true), top.unwrap_or(0)) {
+        (true, top) => Ok(Some(top)),
+        (false, 0) => Ok(None),
+        (false, _) => Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs` to be true")),
+    }
+}
+
+fn grammar(format: ResponseFormat) -> Option<Grammar> {
+    match format {
+        ResponseFormat::Text => None,
+        ResponseFormat::JsonObject => Some(Grammar::Json),
+        ResponseFormat::JsonSchema { json_schema: SchemaFormat { schema, .. } } => {
+            Some(schema.map_or(Grammar::Json, Grammar::JsonSchema))
+        }
+    }
+}
+
+fn dry(options: &Options) -> Result<Dry, ApiError> {
+    let house = Dry::default();
+    let breakers = options.dry_sequence_breakers.clone().unwrap_or(house.breakers);
+    few("dry_sequence_breakers", breakers.len(), MOST_STOPS)?;
+    Ok(Dry {
+        multiplier: within("dry_multiplier", 0.0, 100.0, options.dry_multiplier.unwrap_or(house.multiplier))?,
+        base: within("dry_base", 1.0, 10.0, options.dry_base.unwrap_or(house.base))?,
+        allowed_length: options.dry_allowed_length.unwrap_or(house.allowed_length),
+        last_n: match options.dry_penalty_last_n.unwrap_or(-1) {
+            -1 => None,
+            last => Some(
+                u32::try_from(last)
+                    .map_err(|_| ApiError::invalid("dry_penalty_last_n", "`dry_penalty_last_n` must be -1 or more"))?,
+            ),
+        },
+        breakers,
+        ..Dry::default()
     })
 }
 
@@ -90,6 +165,8 @@ fn sampling(options: &Options, defaults: &Defaults) -> Result<Sampling, ApiError
         top_p: within("top_p", 0.0, 1.0, pick(options.top_p, defaults.top_p, house.top_p))?,
         top_k: options.top_k.or(defaults.top_k).unwrap_or(house.top_k),
         min_p: within("min_p", 0.0, 1.0, pick(options.min_p, defaults.min_p, house.min_p))?,
+        typical_p: within("typical_p", 0.0, 1.0, options.typical_p.unwrap_or(house.typical_p))?,
+        dry: dry(options)?,
         frequency_penalty: within("frequency_penalty", -2.0, 2.0, options.frequency_penalty.unwrap_or(0.0))?,
         presence_penalty: within("presence_penalty", -2.0, 2.0, options.presence_penalty.unwrap_or(0.0))?,
         repetition_penalty: within(
@@ -121,20 +198,16 @@ fn logit_bias(wire: &BTreeMap<String, f32>) -> Result<BTreeMap<u32, f32>, ApiErr
 
 /// Fields whose effect would be missing from the answer without anyone noticing.
 fn refuse_unsupported(options: &Options) -> Result<(), ApiError> {
-    if options.n.is_some_and(|n| n != 1) {
-        return Err(ApiError::unsupported("n", "send the request as often as you want answers"));
-    }
     /// A field, when it asks for something, and what to do instead.
     type Row = (&'static str, fn(&Value) -> bool, &'static str);
-    let table: [Row; 9] = [
+    let table: [Row; 8] = [
         ("best_of", |v| v.as_u64() != Some(1), "leave it out"),
         ("echo", is_on, "the prompt is yours already"),
         ("suffix", |v| v.as_str() != Some(""), "leave it out"),
-        ("logprobs", is_on, "leave it out"),
-        ("top_logprobs", is_on, "leave it out"),
+        ("top_logprobs", is_on, "`logprobs` says how many"),
         ("tools", is_on, "leave it out"),
         ("functions", is_on, "leave it out"),
-        ("response_format", |v| v.get("type").and_then(Value::as_str) != Some("text"), "only the type `text` is"),
+        ("response_format", |v| v.get("type").and_then(Value::as_str) != Some("text"), "the chat endpoint has it"),
         ("modalities", |v| v != &serde_json::json!(["text"]), "only text is"),
     ];
     for (name, asks, instead) in table {
@@ -229,16 +302,23 @@ mod tests {
     fn fields_without_effect_are_listed_and_nulls_are_not() {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "user": "me", "store": null,
             "logprobs": false, "tools": [], "response_format": {"type": "text"}});
-        assert_eq!(understood(body).unwrap().ignored, ["logprobs", "response_format", "tools", "user"]);
+        assert_eq!(understood(body).unwrap().ignored, ["tools", "user"]);
     }
 
     #[test]
     fn fields_whose_effect_is_missing_are_refused_by_name() {
         for (extra, param) in [
-            (json!({"n": 2}), "n"),
-            (json!({"logprobs": true}), "logprobs"),
+            (json!({"n": 9}), "n"),
+            (json!({"n": 0}), "n"),
+            (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+            (json!({"top_logprobs": 1}), "top_logprobs"),
+            (json!({"typical_p": 1.1}), "typical_p"),
+            (json!({"dry_multiplier": -1}), "dry_multiplier"),
+            (json!({"dry_base": 0.5}), "dry_base"),
+            (json!({"dry_penalty_last_n": -2}), "dry_penalty_last_n"),
+            (json!({"dry_sequence_breakers": vec!["x"; 17]}), "dry_sequence_breakers"),
+            (json!({"stop_token_ids": vec![1; 65]}), "stop_token_ids"),
             (json!({"tools": [{}]}), "tools"),
-            (json!({"response_format": {"type": "json_object"}}), "response_format"),
             (json!({"temperature": 3}), "temperature"),
             (json!({"top_p": -0.1}), "top_p"),
             (json!({"max_tokens": 0}), "max_tokens"),
@@ -250,6 +330,28 @@ mod tests {
         ] {
             assert_eq!(refused(extra), param);
         }
+    }
+
+    #[test]
+    fn what_goes_beyond_the_text_reaches_the_request() {
+        let asked = |more: Value| {
+            let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            understood(body).unwrap()
+        };
+        let schema = json!({"type": "integer"});
+        let format = |format: Value| asked(json!({"response_format": format})).request.grammar;
+        assert_eq!(format(json!({"type": "json_object"})), Some(Grammar::Json));
+        let strict = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": true}});
+        assert_eq!(format(strict), Some(Grammar::JsonSchema(schema)));
+        assert_eq!(format(json!({"type": "text"})), None);
+        assert_eq!(asked(json!({"logprobs": true})).request.logprobs, Some(0));
+        assert_eq!(asked(json!({"logprobs": true, "top_logprobs": 20})).request.logprobs, Some(20));
+        assert_eq!(asked(json!({"logprobs": false, "top_logprobs": 0})).request.logprobs, None);
+        assert_eq!(asked(json!({"stop_token_ids": [3, 4], "n": 8})).request.stop_tokens, [3, 4]);
+        let dry = asked(json!({"dry_multiplier": 0.8, "dry_penalty_last_n": 64, "dry_sequence_breakers": ["."]}));
+        let breakers = vec![".".to_owned()];
+        assert_eq!(dry.request.sampling.dry, Dry { multiplier: 0.8, last_n: Some(64), breakers, ..Dry::default() });
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod completions;
 mod convert;
+mod logprobs;
 pub mod models;
 mod reply;
 mod stream;

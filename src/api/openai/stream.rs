@@ -4,11 +4,12 @@
 use axum::response::sse::Event;
 use serde::Serialize;
 
+use super::logprobs::{self, Aligned};
 use super::reply::{finish_reason, usage_body};
 use super::types::{ChatChunk, ChunkChoice, Completion, CompletionChoice, Delta, UsageBody};
 use crate::api::ApiError;
 use crate::api::sse::Dialect;
-use crate::engine::{FinishReason, Usage};
+use crate::engine::{FinishReason, TokenLogprobs, Usage};
 
 /// What every chunk of one answer repeats.
 pub struct Head {
@@ -25,13 +26,25 @@ impl Head {
     }
 }
 
-pub struct ChatStream(pub Head);
+/// A chat answer, and what is held back of each choice.
+pub struct ChatStream {
+    head: Head,
+    choices: Vec<Aligned>,
+}
 
-pub struct CompletionStream(pub Head);
+/// A completion; of each choice what is held back, and the characters that were told of.
+pub struct CompletionStream {
+    head: Head,
+    choices: Vec<(Aligned, usize)>,
+}
 
 impl ChatStream {
+    pub fn new(head: Head, choices: usize) -> Self {
+        Self { head, choices: (0..choices).map(|_| Aligned::default()).collect() }
+    }
+
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Option<UsageBody>>) -> Event {
-        let head = &self.0;
+        let head = &self.head;
         event(&ChatChunk {
             id: head.id.clone(),
             object: "chat.completion.chunk",
@@ -42,27 +55,40 @@ impl ChatStream {
         })
     }
 
-    fn choice(&self, delta: Delta, finish_reason: Option<&'static str>) -> Event {
-        self.chunk(vec![ChunkChoice { index: 0, delta, logprobs: None, finish_reason }], self.0.no_usage())
+    fn choice(&self, choice: ChunkChoice) -> Event {
+        self.chunk(vec![choice], self.head.no_usage())
+    }
+
+    /// A chunk, unless there is nothing to say.
+    fn text(&self, index: usize, text: &str, told: &[TokenLogprobs]) -> Option<Event> {
+        let delta = Delta { role: None, content: Some(text.to_owned()) };
+        let choice = ChunkChoice { index: wire(index), delta, logprobs: logprobs::chat(told), finish_reason: None };
+        (!text.is_empty() || !told.is_empty()).then(|| self.choice(choice))
     }
 }
 
 impl Dialect for ChatStream {
     fn start(&mut self) -> Vec<Event> {
-        vec![self.choice(Delta { role: Some("assistant"), content: Some(String::new()) }, None)]
+        let role = || Delta { role: Some("assistant"), content: Some(String::new()) };
+        let first = |index| ChunkChoice { index: wire(index), delta: role(), logprobs: None, finish_reason: None };
+        (0..self.choices.len()).map(|index| self.choice(first(index))).collect()
     }
 
-    fn token(&mut self, text: &str) -> Event {
-        self.choice(Delta { role: None, content: Some(text.to_owned()) }, None)
+    fn token(&mut self, index: usize, text: &str, told: Option<TokenLogprobs>) -> Option<Event> {
+        let told = self.choices.get_mut(index)?.token(told, text);
+        self.text(index, text, &told)
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Usage) -> Vec<Event> {
-        let mut events = vec![self.choice(Delta::default(), Some(finish_reason(reason)))];
-        if self.0.include_usage {
-            events.push(self.chunk(Vec::new(), Some(Some(usage_body(usage)))));
-        }
-        events.push(done());
-        events
+    fn finish(&mut self, index: usize, text: &str, reason: FinishReason) -> Vec<Event> {
+        let told = self.choices.get_mut(index).map(|choice| choice.finish(text, reason)).unwrap_or_default();
+        let finish_reason = Some(finish_reason(reason));
+        let last = ChunkChoice { index: wire(index), delta: Delta::default(), logprobs: None, finish_reason };
+        self.text(index, text, &told).into_iter().chain([self.choice(last)]).collect()
+    }
+
+    fn end(&mut self, usage: Usage) -> Vec<Event> {
+        let usage = self.head.include_usage.then(|| self.chunk(Vec::new(), Some(Some(usage_body(usage)))));
+        usage.into_iter().chain([done()]).collect()
     }
 
     fn error(&mut self, error: &ApiError) -> Event {
@@ -71,8 +97,12 @@ impl Dialect for ChatStream {
 }
 
 impl CompletionStream {
+    pub fn new(head: Head, choices: usize) -> Self {
+        Self { head, choices: (0..choices).map(|_| (Aligned::default(), 0)).collect() }
+    }
+
     fn chunk(&self, choices: Vec<CompletionChoice>, usage: Option<Option<UsageBody>>) -> Event {
-        let head = &self.0;
+        let head = &self.head;
         event(&Completion {
             id: head.id.clone(),
             object: "text_completion",
@@ -83,9 +113,15 @@ impl CompletionStream {
         })
     }
 
-    fn choice(&self, text: &str, finish_reason: Option<&'static str>) -> Event {
-        let choice = CompletionChoice { index: 0, text: text.to_owned(), logprobs: None, finish_reason };
-        self.chunk(vec![choice], self.0.no_usage())
+    fn choice(&self, choice: CompletionChoice) -> Event {
+        self.chunk(vec![choice], self.head.no_usage())
+    }
+
+    /// A chunk, unless there is nothing to say.
+    fn text(&mut self, index: usize, text: &str, told: &[TokenLogprobs]) -> Option<Event> {
+        let logprobs = logprobs::completion(told, &mut self.choices.get_mut(index)?.1);
+        let choice = CompletionChoice { index: wire(index), text: text.to_owned(), logprobs, finish_reason: None };
+        (!text.is_empty() || !told.is_empty()).then(|| self.choice(choice))
     }
 }
 
@@ -94,22 +130,31 @@ impl Dialect for CompletionStream {
         Vec::new()
     }
 
-    fn token(&mut self, text: &str) -> Event {
-        self.choice(text, None)
+    fn token(&mut self, index: usize, text: &str, told: Option<TokenLogprobs>) -> Option<Event> {
+        let told = self.choices.get_mut(index)?.0.token(told, text);
+        self.text(index, text, &told)
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Usage) -> Vec<Event> {
-        let mut events = vec![self.choice("", Some(finish_reason(reason)))];
-        if self.0.include_usage {
-            events.push(self.chunk(Vec::new(), Some(Some(usage_body(usage)))));
-        }
-        events.push(done());
-        events
+    fn finish(&mut self, index: usize, text: &str, reason: FinishReason) -> Vec<Event> {
+        let told = self.choices.get_mut(index).map(|choice| choice.0.finish(text, reason)).unwrap_or_default();
+        let rest = self.text(index, text, &told);
+        let finish_reason = Some(finish_reason(reason));
+        let last = CompletionChoice { index: wire(index), text: String::new(), logprobs: None, finish_reason };
+        rest.into_iter().chain([self.choice(last)]).collect()
+    }
+
+    fn end(&mut self, usage: Usage) -> Vec<Event> {
+        let usage = self.head.include_usage.then(|| self.chunk(Vec::new(), Some(Some(usage_body(usage)))));
+        usage.into_iter().chain([done()]).collect()
     }
 
     fn error(&mut self, error: &ApiError) -> Event {
         event(&error.body())
     }
+}
+
+fn wire(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 fn event(body: &impl Serialize) -> Event {

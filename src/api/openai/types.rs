@@ -32,6 +32,10 @@ macro_rules! generating_request {
             /// Sample from tokens at least this likely in proportion to the likeliest.
             #[schema(minimum = 0, maximum = 1)]
             pub min_p: Option<f32>,
+            /// Sample from the tokens whose surprise is nearest to the expected one, with this
+            /// probability together; 1 is off.
+            #[schema(minimum = 0, maximum = 1)]
+            pub typical_p: Option<f32>,
             #[schema(minimum = -2, maximum = 2)]
             pub frequency_penalty: Option<f32>,
             #[schema(minimum = -2, maximum = 2)]
@@ -39,14 +43,31 @@ macro_rules! generating_request {
             /// Divides the logits of tokens seen in prompt or answer; 1 is off.
             #[schema(minimum = 0.01, maximum = 10)]
             pub repetition_penalty: Option<f32>,
+            /// DRY: taken off the logit of a token that would repeat a passage of
+            /// `dry_allowed_length` tokens, times `dry_base` for each token more; 0 is off.
+            #[schema(minimum = 0, maximum = 100)]
+            pub dry_multiplier: Option<f32>,
+            /// 1.75, if left out.
+            #[schema(minimum = 1, maximum = 10)]
+            pub dry_base: Option<f32>,
+            /// 2, if left out.
+            pub dry_allowed_length: Option<u32>,
+            /// How many of the last tokens are looked at; -1 for all, as if left out.
+            #[schema(minimum = -1)]
+            pub dry_penalty_last_n: Option<i32>,
+            /// No passage reaches over a token with one of these texts in it; at most 16. Line feed,
+            /// colon, quotation mark and asterisk, if left out.
+            pub dry_sequence_breakers: Option<Vec<String>>,
             /// Token id to a bias from -100 to 100, added to its logit.
             pub logit_bias: Option<BTreeMap<String, f32>>,
             /// The same seed and request give the same answer.
             pub seed: Option<i64>,
             /// Texts that end the answer and are not part of it; at most 16.
             pub stop: Option<OneOrMany>,
-            /// Only 1 answer a request.
-            #[schema(minimum = 1, maximum = 1)]
+            /// Tokens that end the answer and are not part of it, beside the model's own; at most 64.
+            pub stop_token_ids: Option<Vec<u32>>,
+            /// How many answers; with a `seed`, the next ones have the next seeds.
+            #[schema(minimum = 1, maximum = 8)]
             pub n: Option<u32>,
             /// Everything else; see `x-ignored-params`.
             #[serde(flatten)]
@@ -65,14 +86,24 @@ macro_rules! generating_request {
                     top_p: self.top_p,
                     top_k: self.top_k,
                     min_p: self.min_p,
+                    typical_p: self.typical_p,
                     frequency_penalty: self.frequency_penalty,
                     presence_penalty: self.presence_penalty,
                     repetition_penalty: self.repetition_penalty,
+                    dry_multiplier: self.dry_multiplier,
+                    dry_base: self.dry_base,
+                    dry_allowed_length: self.dry_allowed_length,
+                    dry_penalty_last_n: self.dry_penalty_last_n,
+                    dry_sequence_breakers: self.dry_sequence_breakers.take(),
                     logit_bias: self.logit_bias.take().unwrap_or_default(),
                     seed: self.seed,
                     stop: self.stop.take().map(OneOrMany::into_vec).unwrap_or_default(),
+                    stop_token_ids: self.stop_token_ids.take().unwrap_or_default(),
                     n: self.n,
                     rest: std::mem::take(&mut self.rest),
+                    // What only one of the endpoints has, it adds.
+                    logprobs: None,
+                    response_format: None,
                 }
             }
         }
@@ -92,6 +123,13 @@ generating_request! {
         /// The newer name of `max_tokens`; it wins if both are there.
         #[schema(minimum = 1)]
         pub max_completion_tokens: Option<u32>,
+        /// Tell the log probability of each token.
+        pub logprobs: Option<bool>,
+        /// How many of the likeliest tokens are told at each place; needs `logprobs`.
+        #[schema(minimum = 0, maximum = 20)]
+        pub top_logprobs: Option<u32>,
+        /// What the answer must look like; a text, if left out.
+        pub response_format: Option<ResponseFormat>,
     }
 }
 
@@ -102,6 +140,9 @@ generating_request! {
         /// Id or alias of a model.
         pub model: String,
         pub prompt: PromptInput,
+        /// Tell the log probability of each token, and of so many of the likeliest ones at each place.
+        #[schema(minimum = 0, maximum = 5)]
+        pub logprobs: Option<u32>,
     }
 }
 
@@ -115,14 +156,50 @@ pub struct Options {
     pub top_p: Option<f32>,
     pub top_k: Option<u32>,
     pub min_p: Option<f32>,
+    pub typical_p: Option<f32>,
     pub frequency_penalty: Option<f32>,
     pub presence_penalty: Option<f32>,
     pub repetition_penalty: Option<f32>,
+    pub dry_multiplier: Option<f32>,
+    pub dry_base: Option<f32>,
+    pub dry_allowed_length: Option<u32>,
+    pub dry_penalty_last_n: Option<i32>,
+    pub dry_sequence_breakers: Option<Vec<String>>,
     pub logit_bias: BTreeMap<String, f32>,
     pub seed: Option<i64>,
     pub stop: Vec<String>,
+    pub stop_token_ids: Vec<u32>,
     pub n: Option<u32>,
+    /// How many of the likeliest tokens are told beside the chosen one.
+    pub logprobs: Option<u32>,
+    pub response_format: Option<ResponseFormat>,
     pub rest: Map<String, Value>,
+}
+
+/// What an answer must look like.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResponseFormat {
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema accepts.
+    JsonSchema {
+        json_schema: SchemaFormat,
+    },
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct SchemaFormat {
+    /// For the client's own use.
+    #[expect(dead_code, reason = "it is part of the form")]
+    pub name: Option<String>,
+    /// A JSON Schema; without it any JSON object will do.
+    #[schema(value_type = Option<Object>)]
+    pub schema: Option<Value>,
+    /// The schema is always kept to.
+    #[expect(dead_code, reason = "it is part of the form")]
+    pub strict: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -200,7 +277,7 @@ pub struct ChatCompletion {
     /// Unix seconds.
     pub created: u64,
     pub model: String,
-    pub choices: [ChatChoice; 1],
+    pub choices: Vec<ChatChoice>,
     pub usage: UsageBody,
 }
 
@@ -208,7 +285,7 @@ pub struct ChatCompletion {
 pub struct ChatChoice {
     pub index: u32,
     pub message: AssistantMessage,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<ChatLogprobs>,
     /// `stop` or `length`.
     pub finish_reason: &'static str,
 }
@@ -220,6 +297,43 @@ pub struct AssistantMessage {
     pub refusal: Option<()>,
 }
 
+/// Log probabilities of a chat answer: natural logarithms, by the model itself, before bias,
+/// penalties, format and temperature.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatLogprobs {
+    pub content: Vec<ChatTokenLogprob>,
+    pub refusal: Option<()>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatTokenLogprob {
+    /// The token's text, with U+FFFD for what is no whole character.
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Vec<u8>,
+    /// The likeliest tokens at this place, the likeliest first.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TopLogprob {
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Vec<u8>,
+}
+
+/// Log probabilities of a completion, in lists of one length.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct CompletionLogprobs {
+    /// The tokens' texts, as `bytes:\\x..` where they are no whole characters.
+    pub tokens: Vec<String>,
+    pub token_logprobs: Vec<f32>,
+    /// The likeliest tokens at each place, and the chosen one.
+    pub top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Characters of the answer before each token.
+    pub text_offset: Vec<usize>,
+}
+
 /// A whole answer of the completions endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Completion {
@@ -229,7 +343,7 @@ pub struct Completion {
     /// Unix seconds.
     pub created: u64,
     pub model: String,
-    /// One choice; none in the chunk that holds the usage.
+    /// One choice in a chunk; none in the chunk that holds the usage.
     pub choices: Vec<CompletionChoice>,
     /// Absent in chunks without `include_usage`, null in those before the last with it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -240,7 +354,7 @@ pub struct Completion {
 pub struct CompletionChoice {
     pub index: u32,
     pub text: String,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<CompletionLogprobs>,
     /// `stop` or `length`; null until the end.
     pub finish_reason: Option<&'static str>,
 }
@@ -279,7 +393,7 @@ pub struct ChatChunk {
 pub struct ChunkChoice {
     pub index: u32,
     pub delta: Delta,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<ChatLogprobs>,
     /// `stop` or `length`; null until the end.
     pub finish_reason: Option<&'static str>,
 }

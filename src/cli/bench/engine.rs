@@ -75,7 +75,7 @@ impl EngineBench {
             // Different prompts, and an end token that never comes.
             let prompt = (0..self.prompt).map(|at| ((at * 31 + sequence * 7) % 250) as u32).collect();
             let sampling = Sampling { temperature: 0.0, logit_bias: [(256, -1e9)].into(), ..Sampling::default() };
-            let request = Request { prompt, max_tokens: self.tokens, sampling, stop: vec![] };
+            let request = Request { prompt, max_tokens: self.tokens, sampling, ..Request::default() };
             model.generate(request, Box::new(Forward(sender.clone()))).map_err(|error| error.to_string())?;
         }
         drop(sender);

@@ -37,7 +37,13 @@ impl Model {
     pub fn new(running: Running, prompts: Prompts, footprint: Footprint) -> Self {
         Self {
             footprint,
-            capabilities: Capabilities { context: prompts.context, sequences: SEQUENCES, chat: prompts.chat.is_ok() },
+            capabilities: Capabilities {
+                context: prompts.context,
+                sequences: SEQUENCES,
+                chat: prompts.chat.is_ok(),
+                logprobs: false,
+                grammar: false,
+            },
             end_tokens: running.end_tokens.into(),
             gate: Arc::new(Gate::new()),
             pipeline: running.pipeline,
@@ -61,12 +67,17 @@ impl Model {
         self.held().as_ref().map(|held| held.requests.clone()).ok_or(Error::Stopped)
     }
 
-    fn job(&self, request: GenerateRequest, prompts: &Prompts, prompt: Vec<u32>) -> Result<Job, Error> {
+    fn job(&self, mut request: GenerateRequest, prompts: &Prompts, prompt: Vec<u32>) -> Result<Job, Error> {
         let max_tokens = prompts.room(prompt.len(), request.max_tokens)?;
+        let tokens = u32::try_from(prompts.vocabulary.len()).unwrap_or(u32::MAX);
+        request.sampling.dry.resolve(tokens, |token| prompts.vocabulary.bytes(token));
         let sampler = Sampler::new(request.sampling, &prompt);
         let text = AnswerText::new(&request.stop);
         let vocabulary = Arc::clone(&prompts.vocabulary);
-        let end_tokens = Arc::clone(&self.end_tokens);
+        let end_tokens = match request.stop_tokens.is_empty() {
+            true => Arc::clone(&self.end_tokens),
+            false => self.end_tokens.iter().copied().chain(request.stop_tokens).collect(),
+        };
         // `room` has seen that the prompt fits a context that is a u32.
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         Ok(Job {
@@ -118,6 +129,7 @@ impl LoadedModel for Model {
 
     async fn generate(&self, mut request: GenerateRequest) -> Result<TokenStream, Error> {
         self.gate.check()?;
+        self.capabilities.admit(&request)?;
         let prompts = self.prompts()?;
         let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
         let for_thread = Arc::clone(&prompts);

@@ -80,7 +80,7 @@ impl Sequence {
         let token = self.sampler.next(&mut logits[..tokens]);
         self.generated += 1;
         let (text, end) = self.advance(token);
-        self.send(TokenEvent::Token { id: token, text });
+        self.send(TokenEvent::Token { id: token, text, logprobs: None });
         match end {
             Some((reason, rest)) => {
                 self.finish(reason, rest);

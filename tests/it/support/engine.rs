@@ -15,10 +15,9 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// A request that takes the likeliest token always.
 pub fn greedy(prompt: &str, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
-        prompt: Prompt::Text(prompt.into()),
         max_tokens: Some(max_tokens),
         sampling: Sampling { temperature: 0.0, ..Default::default() },
-        stop: Vec::new(),
+        ..GenerateRequest::new(Prompt::Text(prompt.into()))
     }
 }
 
@@ -51,7 +50,7 @@ pub async fn collect(mut stream: TokenStream) -> Answer {
                 assert!(tokens.is_empty(), "prefill after tokens");
                 assert_eq!(prefill.replace((prompt, cached)), None, "two prefills");
             }
-            Ok(TokenEvent::Token { id, text: piece }) => {
+            Ok(TokenEvent::Token { id, text: piece, .. }) => {
                 assert!(prefill.is_some(), "a token before the prefill");
                 tokens.push(id);
                 text += &piece;

@@ -97,6 +97,16 @@ impl Tokenizer {
         self.vocabulary.bytes(token)
     }
 
+    /// How many tokens there are.
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.vocabulary.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The tokens the model ends its answer with.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// Whether the model ends its answer with this token.
     pub fn is_end(&self, token: u32) -> bool {
         self.ends.contains(&token)
