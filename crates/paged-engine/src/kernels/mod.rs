@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod matmul;
 pub mod scalar;
 pub mod team;
@@ -54,7 +56,7 @@ impl Kernels {
     pub fn all() -> impl Iterator<Item = Self> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        sets.extend(avx2::kernels());
+        sets.extend(avx512::kernels().into_iter().chain(avx2::kernels()));
         sets.push(scalar::KERNELS);
         sets.into_iter()
     }

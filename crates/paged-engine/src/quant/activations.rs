@@ -49,6 +49,9 @@ pub struct Panel256 {
     pub sums16: [[[i16; 2]; PANEL]; K / 32],
     /// The sums of two neighbouring groups of 32 codes, `[pair][row]`.
     pub sums32: [[[i16; 2]; PANEL]; K / 64],
+    /// -32 times the sum of each group of 16 codes, `[group][row]`: where a sum begins whose weights
+    /// are stored 32 too large.
+    pub offsets: [[i32; PANEL]; GROUP],
     /// The sum of all codes of each row.
     pub totals: [i32; PANEL],
     pub scales: [f32; PANEL],
@@ -60,6 +63,9 @@ pub struct Panel256 {
 pub struct Panel32 {
     /// `[quad][row]` of four codes each, -127 to 127.
     pub codes: [[[i8; 4]; PANEL]; SMALL / 4],
+    /// -128 times the sum of each row's codes: where a sum begins whose weights are stored 128 too
+    /// large.
+    pub offsets: [i32; PANEL],
     pub scales: [f32; PANEL],
     /// The sum of each row's codes, times its scale.
     pub sums: [f32; PANEL],
@@ -111,6 +117,7 @@ impl Default for Panel256 {
             codes: [[[0; 4]; PANEL]; K / 4],
             sums16: [[[0; 2]; PANEL]; K / 32],
             sums32: [[[0; 2]; PANEL]; K / 64],
+            offsets: [[0; PANEL]; GROUP],
             totals: [0; PANEL],
             scales: [0.0; PANEL],
         }
@@ -119,7 +126,7 @@ impl Default for Panel256 {
 
 impl Default for Panel32 {
     fn default() -> Self {
-        Self { codes: [[[0; 4]; PANEL]; SMALL / 4], scales: [0.0; PANEL], sums: [0.0; PANEL] }
+        Self { codes: [[[0; 4]; PANEL]; SMALL / 4], offsets: [0; PANEL], scales: [0.0; PANEL], sums: [0.0; PANEL] }
     }
 }
 
@@ -141,6 +148,9 @@ fn panel256(panel: &mut Panel256, floats: &[f32], width: usize) {
         for (pair, sums) in panel.sums32.iter_mut().zip(sums.as_chunks::<4>().0) {
             pair[row] = [sums[0] + sums[1], sums[2] + sums[3]];
         }
+        for (offset, sum) in panel.offsets.iter_mut().zip(sums) {
+            offset[row] = -32 * i32::from(sum);
+        }
         panel.totals[row] = sums.iter().map(|sum| i32::from(*sum)).sum();
     }
 }
@@ -154,7 +164,9 @@ fn panel32(panel: &mut Panel32, floats: &[f32], width: usize) {
             quad[row] = *codes;
         }
         panel.scales[row] = scale;
-        panel.sums[row] = scale * codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32;
+        let sum = codes.iter().map(|code| i32::from(*code)).sum::<i32>();
+        panel.offsets[row] = -128 * sum;
+        panel.sums[row] = scale * sum as f32;
     }
 }
 
