@@ -216,7 +216,7 @@ fn grouped<F: Format, const ROWS: usize>(
             }
             add_quad(block, panels, F::SHARED * group + at, &mut sums);
         }
-        for (total, sum) in totals.iter_mut().zip(sums) {
+        for (total, sum) in totals.iter_mut().zip(&sums) {
             for half in 0..2 {
                 total[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[half]), block.scales[group][half], total[half]);
             }
@@ -253,13 +253,12 @@ fn subtract_mins<F: Format, const ROWS: usize>(
     }
     let mut mins = [[_mm512_setzero_si512(); 2]; ROWS];
     for pair in 0..QUADS / F::SHARED / 2 {
+        let [low, high] = block.mins[pair];
         for (row, mins) in mins.iter_mut().enumerate() {
             let panel = panels[row / PANEL];
             let pairs = if F::SHARED == 4 { &panel.sums16[pair] } else { &panel.sums32[pair] };
             let sums = broadcast_pair(pairs[row % PANEL]);
-            for (sum, min) in mins.iter_mut().zip(block.mins[pair]) {
-                *sum = _mm512_dpwssd_epi32(*sum, min, sums);
-            }
+            *mins = [_mm512_dpwssd_epi32(mins[0], low, sums), _mm512_dpwssd_epi32(mins[1], high, sums)];
         }
     }
     for (row, out) in out.iter_mut().enumerate() {

@@ -85,8 +85,7 @@ fn blocks<const BYTES: usize, const OFFSET: u32>(
             }
         }
         for (panel, out) in out.chunks_mut(PANEL).enumerate() {
-            let values = |at: usize| &values.of_block(first + at)[panel];
-            multiply::<OFFSET>(&run[..count], values, out, &mut ahead);
+            multiply::<OFFSET>(&run[..count], values, (first, panel), out, &mut ahead);
         }
     }
 }
@@ -103,28 +102,30 @@ fn put(from: Half, to: &mut Unpacked, half: usize) {
     }
 }
 
-/// Adds the blocks times the rows of a panel; `values` gives the panel of a block.
+/// Adds the blocks, of which the first is number `at.0`, times the rows of panel `at.1`.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni,gfni")]
 #[inline]
-fn multiply<'a, const OFFSET: u32>(
+fn multiply<const OFFSET: u32>(
     run: &[Unpacked],
-    values: impl Fn(usize) -> &'a Panel32,
+    values: &Panels<Panel32>,
+    at: (usize, usize),
     out: &mut [[f32; TILE]],
     ahead: &mut Ahead,
 ) {
     match out.len() {
-        1 => add::<OFFSET, 1>(run, values, out, ahead),
-        2 => add::<OFFSET, 2>(run, values, out, ahead),
-        3 => add::<OFFSET, 3>(run, values, out, ahead),
-        _ => add::<OFFSET, 4>(run, values, out, ahead),
+        1 => add::<OFFSET, 1>(run, values, at, out, ahead),
+        2 => add::<OFFSET, 2>(run, values, at, out, ahead),
+        3 => add::<OFFSET, 3>(run, values, at, out, ahead),
+        _ => add::<OFFSET, 4>(run, values, at, out, ahead),
     }
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni,gfni")]
 #[inline(never)]
-fn add<'a, const OFFSET: u32, const ROWS: usize>(
+fn add<const OFFSET: u32, const ROWS: usize>(
     run: &[Unpacked],
-    values: impl Fn(usize) -> &'a Panel32,
+    values: &Panels<Panel32>,
+    (first, panel): (usize, usize),
     out: &mut [[f32; TILE]],
     ahead: &mut Ahead,
 ) {
@@ -132,9 +133,9 @@ fn add<'a, const OFFSET: u32, const ROWS: usize>(
     let mut totals = [[_mm512_setzero_ps(); 2]; ROWS];
     let mut fetched = *ahead;
     for (at, block) in run.iter().enumerate() {
-        let panel = values(at);
+        let panel = &values.of_block(first + at)[panel];
         let sums = dots::<OFFSET, ROWS>(block, panel, &mut fetched);
-        for (row, (total, sum)) in totals.iter_mut().zip(sums).enumerate() {
+        for (row, (total, sum)) in totals.iter_mut().zip(&sums).enumerate() {
             for half in 0..2 {
                 let scale = _mm512_mul_ps(block.d[half], _mm512_set1_ps(panel.scales[row]));
                 total[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[half]), scale, total[half]);
@@ -145,7 +146,7 @@ fn add<'a, const OFFSET: u32, const ROWS: usize>(
         }
     }
     *ahead = fetched;
-    for (out, totals) in out.iter_mut().zip(totals) {
+    for (out, totals) in out.iter_mut().zip(&totals) {
         update(out, |half, before| _mm512_add_ps(before, totals[half]));
     }
 }
