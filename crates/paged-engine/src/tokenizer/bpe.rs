@@ -1,98 +1,205 @@
 //! Byte-pair encoding: the merges of the vocabulary, applied lowest rank first
 //! (<https://arxiv.org/abs/1508.07909>).
+//!
+//! A merge may make a piece that is no token, as vocabularies that were cut down have them. Such a
+//! piece can still be a part of a larger one; what is left of it in the end becomes its bytes' tokens.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
-use gguf::{Array, Header, Value};
+use gguf::Header;
+use hashbrown::HashMap;
 
-use super::vocabulary::Vocabulary;
+use super::alphabet;
+use super::families::Family;
+use super::split::split;
+use super::vocabulary::{Vocabulary, strings};
 use crate::Error;
 
 #[derive(Debug)]
 pub struct Merges {
-    /// A pair of tokens, to the rank of their merge and the token they become.
+    family: Family,
+    /// A pair of pieces, to the rank of their merge and the piece they become.
     ranks: HashMap<(u32, u32), (u32, u32)>,
-    /// The token of each byte; every byte has one, or the vocabulary is refused.
-    bytes: Vec<u32>,
+    /// The piece of each byte.
+    bytes: [u32; 256],
+    /// Pieces that are no tokens, by their bytes; they count on from the vocabulary's length.
+    others: Vec<Box<[u8]>>,
+    tokens: u32,
 }
 
-/// A token of a word that is being merged, linked to its neighbours.
-#[derive(Clone, Copy)]
+/// A piece of a word that is being merged, linked to its neighbours.
+#[derive(Clone, Copy, Debug)]
 struct Node {
-    token: u32,
+    piece: u32,
     left: usize,
     right: usize,
+}
+
+/// A pair that can merge. Of equal ranks the leftmost goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Offer {
+    rank: u32,
+    at: usize,
+    pair: (u32, u32),
+    whole: u32,
+}
+
+/// What merging needs of memory, kept from word to word.
+#[derive(Debug, Default)]
+struct Scratch {
+    nodes: Vec<Node>,
+    offers: BinaryHeap<Reverse<Offer>>,
+    name: String,
 }
 
 const NONE: usize = usize::MAX;
 /// Marks a node that was merged into its left neighbour.
 const GONE: u32 = u32::MAX;
 
+/// Gives every name a piece: a token's id, or one behind them.
+struct Pieces<'v> {
+    vocabulary: &'v Vocabulary,
+    others: HashMap<Box<str>, u32>,
+    bytes: Vec<Box<[u8]>>,
+    tokens: u32,
+    name: String,
+}
+
 impl Merges {
-    pub fn of(header: &Header, vocabulary: &Vocabulary) -> Result<Self, Error> {
-        let byte = |byte: u8| {
-            vocabulary
-                .id(&[byte])
-                .ok_or_else(|| Error::File(format!("the vocabulary has no token for the byte {byte}")))
-        };
-        let bytes = (0..=255).map(byte).collect::<Result<_, _>>()?;
-        let lines = header.metadata.get("tokenizer.ggml.merges").and_then(Value::as_array).and_then(Array::as_strings);
-        let names = |name: &str| vocabulary.id_of_name(name);
-        let mut ranks = HashMap::new();
-        for (rank, line) in (0u32..).zip(lines.unwrap_or_default()) {
-            // A merge whose parts or result are no tokens can never apply.
-            let Some((left, right)) = line.split_once(' ') else { continue };
-            let whole = names(&format!("{left}{right}"));
-            if let (Some(left), Some(right), Some(whole)) = (names(left), names(right), whole) {
-                ranks.entry((left, right)).or_insert((rank, whole));
-            }
+    /// # Errors
+    /// [`Error::File`] for a vocabulary without a list of merges.
+    pub fn of(header: &Header, vocabulary: &Vocabulary, family: Family) -> Result<Self, Error> {
+        let lines = strings(header, "tokenizer.ggml.merges")?;
+        let tokens = u32::try_from(vocabulary.len()).unwrap_or(GONE);
+        if lines.len() as u64 * 3 + 256 + u64::from(tokens) >= u64::from(GONE) {
+            return Err(Error::File("the vocabulary is too large".into()));
         }
-        Ok(Self { ranks, bytes })
+        let mut pieces = Pieces { vocabulary, others: HashMap::new(), bytes: Vec::new(), tokens, name: String::new() };
+        let bytes = std::array::from_fn(|byte| pieces.id(alphabet::character(byte as u8).encode_utf8(&mut [0; 4])));
+        let mut ranks = HashMap::with_capacity(lines.len());
+        let mut whole = 0;
+        for (rank, line) in (0u32..).zip(lines) {
+            let Some((left, right)) = parts(line) else { continue };
+            let pair = (pieces.id(left), pieces.id(right));
+            ranks.entry(pair).or_insert_with(|| {
+                whole = pieces.joined(left, right, whole + 1);
+                (rank, whole)
+            });
+        }
+        Ok(Self { family, ranks, bytes, others: pieces.bytes, tokens })
+    }
+
+    /// Appends the tokens of a text.
+    pub fn encode(&self, vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
+        let mut scratch = Scratch::default();
+        split(self.family.steps, text, &mut |word| match self
+            .family
+            .whole_words
+            .then(|| scratch.token(vocabulary, word))
+            .flatten()
+        {
+            Some(token) => out.push(token),
+            None => self.merge(word.as_bytes(), &mut scratch, out),
+        });
+    }
+
+    /// Appends the token of one byte, if there is one.
+    pub fn encode_byte(&self, byte: u8, out: &mut Vec<u32>) {
+        out.extend(Some(self.bytes[usize::from(byte)]).filter(|piece| *piece < self.tokens));
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes_held(&self) -> u64 {
+        let others: usize = self.others.iter().map(|bytes| bytes.len()).sum();
+        (self.ranks.allocation_size() + self.others.capacity() * size_of::<Box<[u8]>>() + others) as u64
     }
 
     /// Appends the tokens of one word.
-    pub fn encode(&self, word: &[u8], out: &mut Vec<u32>) {
+    fn merge(&self, word: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let Scratch { nodes, offers, .. } = scratch;
         let last = word.len().wrapping_sub(1);
-        let node = |(at, byte): (usize, &u8)| Node {
-            token: self.bytes[usize::from(*byte)],
+        nodes.clear();
+        nodes.extend(word.iter().enumerate().map(|(at, byte)| Node {
+            piece: self.bytes[usize::from(*byte)],
             left: at.wrapping_sub(1),
             right: if at == last { NONE } else { at + 1 },
-        };
-        let mut nodes: Vec<Node> = word.iter().enumerate().map(node).collect();
-        let mut queue = BinaryHeap::new();
-        for at in 0..nodes.len() {
-            self.offer(&nodes, at, &mut queue);
-        }
-        while let Some(Reverse((_, at, pair, whole))) = queue.pop() {
-            let right = nodes[at].right;
+        }));
+        offers.clear();
+        offers.extend((0..nodes.len()).filter_map(|at| self.offer(nodes, at)));
+        while let Some(Reverse(offer)) = offers.pop() {
+            let (at, right) = (offer.at, nodes[offer.at].right);
             // The pair may have changed since it was offered.
-            if right == NONE || (nodes[at].token, nodes[right].token) != pair {
+            if right == NONE || (nodes[at].piece, nodes[right].piece) != offer.pair {
                 continue;
             }
-            nodes[at].token = whole;
+            nodes[at].piece = offer.whole;
             nodes[at].right = nodes[right].right;
-            nodes[right].token = GONE;
+            nodes[right].piece = GONE;
             if nodes[at].right != NONE {
                 let next = nodes[at].right;
                 nodes[next].left = at;
             }
-            self.offer(&nodes, at, &mut queue);
-            if nodes[at].left != NONE {
-                self.offer(&nodes, nodes[at].left, &mut queue);
-            }
+            offers.extend(self.offer(nodes, at));
+            offers.extend(self.offer(nodes, nodes[at].left));
         }
-        out.extend(nodes.iter().map(|node| node.token).filter(|token| *token != GONE));
+        nodes.iter().filter(|node| node.piece != GONE).for_each(|node| self.emit(node.piece, out));
     }
 
-    /// Puts the pair that begins at `at` into the queue, if it can merge. Of equal ranks the
-    /// leftmost goes first.
-    #[expect(clippy::type_complexity, reason = "rank, place, pair, result")]
-    fn offer(&self, nodes: &[Node], at: usize, queue: &mut BinaryHeap<Reverse<(u32, usize, (u32, u32), u32)>>) {
-        let Some(right) = nodes.get(nodes[at].right) else { return };
-        let pair = (nodes[at].token, right.token);
-        if let Some((rank, whole)) = self.ranks.get(&pair) {
-            queue.push(Reverse((*rank, at, pair, *whole)));
+    /// The pair that begins at `at`, if it can merge.
+    fn offer(&self, nodes: &[Node], at: usize) -> Option<Reverse<Offer>> {
+        let left = nodes.get(at)?;
+        let pair = (left.piece, nodes.get(left.right)?.piece);
+        self.ranks.get(&pair).map(|(rank, whole)| Reverse(Offer { rank: *rank, at, pair, whole: *whole }))
+    }
+
+    fn emit(&self, piece: u32, out: &mut Vec<u32>) {
+        match piece.checked_sub(self.tokens).and_then(|other| self.others.get(other as usize)) {
+            None => out.push(piece),
+            Some(bytes) => bytes.iter().for_each(|byte| self.encode_byte(*byte, out)),
         }
+    }
+}
+
+impl Scratch {
+    /// The token that a word is, if it is one.
+    fn token(&mut self, vocabulary: &Vocabulary, word: &str) -> Option<u32> {
+        self.name.clear();
+        alphabet::write(word.as_bytes(), &mut self.name);
+        vocabulary.id(&self.name)
+    }
+}
+
+/// The two parts of a merge, which a space divides; one at the very beginning is a part itself.
+fn parts(line: &str) -> Option<(&str, &str)> {
+    let at = 1 + line.as_bytes().get(1..)?.iter().position(|byte| *byte == b' ')?;
+    Some((line.get(..at)?, line.get(at + 1..)?))
+}
+
+impl Pieces<'_> {
+    /// The piece that two parts make. Merges mostly stand in the order of their tokens, so `guess`,
+    /// the token behind the one before, is looked at first.
+    fn joined(&mut self, left: &str, right: &str, guess: u32) -> u32 {
+        if self.vocabulary.name(guess).and_then(|name| name.strip_prefix(left)) == Some(right) {
+            return guess;
+        }
+        self.name.clear();
+        self.name.extend([left, right]);
+        let name = std::mem::take(&mut self.name);
+        let id = self.id(&name);
+        self.name = name;
+        id
+    }
+
+    fn id(&mut self, name: &str) -> u32 {
+        if let Some(id) = self.vocabulary.id(name).or_else(|| self.others.get(name).copied()) {
+            return id;
+        }
+        let id = self.tokens + self.bytes.len() as u32;
+        let mut bytes = Vec::new();
+        alphabet::read(name, &mut bytes);
+        self.bytes.push(bytes.into_boxed_slice());
+        self.others.insert(name.into(), id);
+        id
     }
 }

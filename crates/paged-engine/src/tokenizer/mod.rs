@@ -1,15 +1,32 @@
 //! Text to tokens and back, from what the GGUF file says of its vocabulary.
+//!
+//! Two kinds: byte-level BPE (`gpt2`) and SentencePiece (`llama`). Ids are those of llama.cpp for the
+//! same file (<https://github.com/ggml-org/llama.cpp>, `llama-vocab.cpp`), with special tokens parsed
+//! and start and end tokens added where the model wants them. Where it differs: a start token that
+//! the text itself begins with is not doubled, nor an end token that it ends with; a byte without a
+//! token becomes the unknown token instead of an abort; and a BPE file that names no end token has
+//! none by id, not token 11.
 
+mod alphabet;
 mod bpe;
+mod characters;
+mod deepseek_llm;
+mod families;
+mod roles;
+mod special;
 mod split;
+mod spm;
 mod vocabulary;
 
 use gguf::{Header, Value};
 
 use crate::Error;
 use bpe::Merges;
-use split::Splitter;
-use vocabulary::Vocabulary;
+use families::{Family, family};
+use roles::{Defaults, Roles, roles};
+use special::{Piece, Specials};
+use spm::SentencePiece;
+use vocabulary::{Spelling, Vocabulary};
 
 /// Why a tokenizer of this model and pre-tokenizer cannot be made, if it cannot.
 ///
@@ -17,7 +34,8 @@ use vocabulary::Vocabulary;
 /// A sentence for the person who wants to run it.
 pub fn supported(model: &str, pre: Option<&str>) -> Result<(), String> {
     match (model, pre) {
-        ("gpt2", pre) if split::pattern(pre).is_some() => Ok(()),
+        ("llama", _) => Ok(()),
+        ("gpt2", pre) if family(pre).is_some() => Ok(()),
         ("gpt2", pre) => {
             Err(format!("the paged engine does not know the pre-tokenizer `{}` yet", pre.unwrap_or_default()))
         }
@@ -29,10 +47,16 @@ pub fn supported(model: &str, pre: Option<&str>) -> Result<(), String> {
 #[derive(Debug)]
 pub struct Tokenizer {
     vocabulary: Vocabulary,
-    merges: Merges,
-    splitter: Splitter,
-    ends: Vec<u32>,
-    start: Option<u32>,
+    specials: Specials,
+    roles: Roles,
+    method: Method,
+}
+
+/// How texts between special tokens become tokens.
+#[derive(Debug)]
+enum Method {
+    Bpe(Box<Merges>),
+    SentencePiece(Box<SentencePiece>),
 }
 
 impl Tokenizer {
@@ -40,37 +64,60 @@ impl Tokenizer {
     /// [`Error::Unsupported`] for a kind of tokenizer this engine does not have, [`Error::File`]
     /// for a vocabulary that contradicts itself.
     pub fn of(header: &Header) -> Result<Self, Error> {
-        let pre = header.metadata.get("tokenizer.ggml.pre").and_then(Value::as_str);
-        supported(header.str("tokenizer.ggml.model")?, pre).map_err(Error::Unsupported)?;
-        let vocabulary = Vocabulary::of(header)?;
-        let id = |key: &str| header.u64(key).ok().and_then(|id| u32::try_from(id).ok());
-        let known = |id: &u32| (*id as usize) < vocabulary.len();
-        let ends = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
-        let wants_start = header.metadata.get("tokenizer.ggml.add_bos_token").and_then(Value::as_bool) == Some(true);
-        Ok(Self {
-            merges: Merges::of(header, &vocabulary)?,
-            splitter: Splitter::of(pre)?,
-            ends: ends.iter().filter_map(|key| id(key)).filter(known).collect(),
-            start: id("tokenizer.ggml.bos_token_id").filter(|id| wants_start && known(id)),
-            vocabulary,
-        })
+        let text = |key: &str| header.metadata.get(key).and_then(Value::as_str);
+        let (model, pre) = (header.str("tokenizer.ggml.model")?, text("tokenizer.ggml.pre"));
+        supported(model, pre).map_err(Error::Unsupported)?;
+        let family = family(pre).filter(|_| model == "gpt2");
+        let mut vocabulary = Vocabulary::of(header)?;
+        let roles = roles(header, &mut vocabulary, defaults(family));
+        vocabulary.spell(if family.is_some() { Spelling::Bytes } else { Spelling::Text })?;
+        let method = match family {
+            Some(family) => Method::Bpe(Box::new(Merges::of(header, &vocabulary, family)?)),
+            None => Method::SentencePiece(Box::new(SentencePiece::of(header, &vocabulary, roles.unknown)?)),
+        };
+        let specials = Specials::of(&vocabulary, text("general.name").unwrap_or_default())?;
+        Ok(Self { vocabulary, specials, roles, method })
     }
 
-    /// Token ids of `text`. The names of special tokens in it become those tokens; the start token
-    /// is put first where the model wants it.
+    /// Token ids of `text`. The names of special tokens in it become those tokens; start and end
+    /// tokens are put around it where the model wants them.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let mut out: Vec<u32> = self.start.into_iter().collect();
-        for (piece, special) in self.vocabulary.parts(text) {
-            match special {
-                Some(id) if Some(id) == self.start && out == [id] => {}
-                Some(id) => out.push(id),
-                None => self.splitter.split(piece, |word| self.merges.encode(word.as_bytes(), &mut out)),
+        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        out.extend(self.roles.start);
+        let mut first = true;
+        for piece in self.specials.cut(&self.vocabulary, text) {
+            match piece {
+                Piece::Token(id) if Some(id) == self.roles.start && out == [id] => {}
+                Piece::Token(id) => out.push(id),
+                Piece::Text(piece) => self.encode_plain(piece, first, &mut out),
+            }
+            first = matches!(piece, Piece::Token(_));
+        }
+        out.extend(self.roles.finish.filter(|finish| out.last() != Some(finish)));
+        out
+    }
+
+    /// Token ids of bytes that may be no text: what is text is encoded as such, every other byte for
+    /// itself, so that [`Tokenizer::bytes`] of the ids are these bytes wherever the vocabulary has a
+    /// token for each byte. No special token is looked for, and none is added.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        let mut out = Vec::with_capacity(bytes.len() / 3 + 2);
+        for (at, chunk) in bytes.utf8_chunks().enumerate() {
+            if !chunk.valid().is_empty() {
+                self.encode_plain(chunk.valid(), at == 0, &mut out);
+            }
+            for byte in chunk.invalid() {
+                match &self.method {
+                    Method::Bpe(merges) => merges.encode_byte(*byte, &mut out),
+                    Method::SentencePiece(pieces) => pieces.encode_byte(*byte, &mut out),
+                }
             }
         }
         out
     }
 
-    /// The text of these ids; special tokens have none.
+    /// The text of these ids; special tokens have none. The space that SentencePiece puts before a
+    /// text is taken away again, once; of one that stands behind a special token it stays.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for an id outside the vocabulary.
@@ -80,7 +127,8 @@ impl Tokenizer {
             self.check(*token)?;
             bytes.extend_from_slice(self.bytes(*token));
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let prefix: &[u8] = if self.has_space_prefix() { b" " } else { b"" };
+        Ok(String::from_utf8_lossy(bytes.strip_prefix(prefix).unwrap_or(&bytes)).into_owned())
     }
 
     /// # Errors
@@ -92,7 +140,11 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes of a token; none for special and unknown ones.
+    /// The bytes of a token, which may be a part of a character; none for special and unknown ones.
+    ///
+    /// An answer is the bytes of its tokens one after the other. It continues a text, so the space
+    /// with which SentencePiece begins a word is always a part of it, for the first token too: only
+    /// [`Tokenizer::decode`], which has a text from its beginning, knows that one is not the text's.
     pub fn bytes(&self, token: u32) -> &[u8] {
         self.vocabulary.bytes(token)
     }
@@ -109,12 +161,43 @@ impl Tokenizer {
 
     /// Whether the model ends its answer with this token.
     pub fn is_end(&self, token: u32) -> bool {
-        self.ends.contains(&token)
+        self.roles.ends.binary_search(&token).is_ok()
     }
 
     /// The name of a token, for templates that write it out.
     pub fn name(&self, token: u32) -> Option<&str> {
         self.vocabulary.name(token)
+    }
+
+    /// Bytes of memory that its tables hold.
+    pub fn bytes_held(&self) -> u64 {
+        let method = match &self.method {
+            Method::Bpe(merges) => size_of::<Merges>() as u64 + merges.bytes_held(),
+            Method::SentencePiece(pieces) => size_of::<SentencePiece>() as u64 + pieces.bytes_held(),
+        };
+        let ends = (self.roles.ends.capacity() * size_of::<u32>()) as u64;
+        self.vocabulary.bytes_held() + self.specials.bytes_held() + method + ends
+    }
+
+    fn has_space_prefix(&self) -> bool {
+        matches!(&self.method, Method::SentencePiece(pieces) if pieces.space_prefix)
+    }
+
+    /// Appends the tokens of a text without special tokens; `first` if nothing or a special token
+    /// stands before it.
+    fn encode_plain(&self, text: &str, first: bool, out: &mut Vec<u32>) {
+        match &self.method {
+            Method::Bpe(merges) => merges.encode(&self.vocabulary, text, out),
+            Method::SentencePiece(pieces) => pieces.encode(&self.vocabulary, text, first, out),
+        }
+    }
+}
+
+/// Llama's ids where a SentencePiece file says nothing; of the others each family decides.
+fn defaults(family: Option<Family>) -> Defaults {
+    match family {
+        Some(family) => Defaults { ids: None, starts: family.starts },
+        None => Defaults { ids: Some((1, 2, 0)), starts: true },
     }
 }
 

@@ -1,109 +1,234 @@
-//! The tokens of a byte-level vocabulary: their bytes, and which of them are special.
+//! The tokens of a vocabulary: their names, what they are for, and the bytes they write.
 //!
-//! Names are written in the alphabet of GPT-2, which gives every byte a printable character
-//! (<https://github.com/openai/gpt-2/blob/master/src/encoder.py>).
+//! Names and bytes lie end to end in one buffer each, and the index of names holds ids alone, so a
+//! vocabulary of 150,000 tokens is a handful of allocations.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use gguf::{Array, Header, Value};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::alphabet;
 use crate::Error;
 
-/// Token types of the format (`llama_token_type`) that stand for themselves in a text.
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+/// How the names of ordinary tokens are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// In the alphabet of GPT-2: one character a byte.
+    Bytes,
+    /// As text, with `▁` for the space.
+    Text,
+}
+
+/// What a token is for: the format's `llama_token_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Normal,
+    /// Stands for what has no token.
+    Unknown,
+    /// Has a meaning and no text.
+    Control,
+    /// Found in the text before everything else, and written as it is named.
+    UserDefined,
+    /// One byte, named `<0x0A>`.
+    Byte,
+    /// Unused, or of no known type: it has no text.
+    Unused,
+}
+
+impl Kind {
+    /// Whether its name is found in a text before the text is tokenized.
+    pub fn is_special(self) -> bool {
+        matches!(self, Self::Unknown | Self::Control | Self::UserDefined)
+    }
+
+    fn from_id(id: i32) -> Self {
+        match id {
+            1 => Self::Normal,
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            6 => Self::Byte,
+            _ => Self::Unused,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct Vocabulary {
-    names: Vec<String>,
-    bytes: Vec<Vec<u8>>,
-    ids: HashMap<Vec<u8>, u32>,
-    /// Names of special tokens, the longest first.
-    special: Vec<(String, u32)>,
-    /// From the character of a name to its byte.
-    alphabet: HashMap<char, u8>,
+    names: Names,
+    kinds: Vec<Kind>,
+    bytes: Vec<u8>,
+    /// Where each token's bytes end.
+    ends: Vec<u32>,
+}
+
+/// The names of tokens, found by id and by text.
+#[derive(Debug)]
+struct Names {
+    text: String,
+    /// Where each name ends.
+    ends: Vec<u32>,
+    ids: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Vocabulary {
+    /// Reads names and kinds. The bytes are empty until [`Vocabulary::spell`] is called, since the
+    /// kinds may still be corrected.
+    ///
+    /// # Errors
+    /// [`Error::File`] for lists that are missing, of another type or of another length.
     pub fn of(header: &Header) -> Result<Self, Error> {
-        let strings = |key: &str| header.metadata.get(key).and_then(Value::as_array).and_then(Array::as_strings);
-        let names = strings("tokenizer.ggml.tokens").ok_or_else(|| Error::File("the vocabulary is missing".into()))?;
-        let kinds = header.metadata.get("tokenizer.ggml.token_type").and_then(Value::as_array);
-        let kinds = kinds.and_then(Array::to_u64s).unwrap_or_default();
-        let alphabet = alphabet();
-        let (mut bytes, mut ids, mut special) = (Vec::new(), HashMap::new(), Vec::new());
-        for (id, name) in (0u32..).zip(names) {
-            let kind = kinds.get(id as usize).copied().unwrap_or(1);
-            if kind == CONTROL || kind == USER_DEFINED {
-                special.push((name.clone(), id));
+        let names = strings(header, "tokenizer.ggml.tokens")?;
+        Ok(Self { kinds: kinds(header, names.len())?, names: Names::of(names)?, bytes: Vec::new(), ends: Vec::new() })
+    }
+
+    /// Fills in what every token writes.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a vocabulary of more than 4 GiB.
+    pub fn spell(&mut self, spelling: Spelling) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(self.names.text.len());
+        let mut ends = Vec::with_capacity(self.len());
+        for (name, kind) in self.names.iter().zip(&self.kinds) {
+            match kind {
+                Kind::UserDefined => bytes.extend_from_slice(name.as_bytes()),
+                Kind::Byte => bytes.extend(byte_of(name)),
+                Kind::Normal if spelling == Spelling::Bytes => alphabet::read(name, &mut bytes),
+                Kind::Normal => name.split(SPACE).enumerate().for_each(|(at, piece)| {
+                    bytes.extend_from_slice(if at > 0 { b" " } else { b"" });
+                    bytes.extend_from_slice(piece.as_bytes());
+                }),
+                Kind::Unknown | Kind::Control | Kind::Unused => {}
             }
-            let own = match kind {
-                CONTROL => Vec::new(),
-                USER_DEFINED => name.clone().into_bytes(),
-                _ => name
-                    .chars()
-                    .map(|character| alphabet.get(&character).copied())
-                    .collect::<Option<_>>()
-                    .unwrap_or_default(),
-            };
-            if kind != CONTROL && kind != USER_DEFINED && !own.is_empty() {
-                ids.insert(own.clone(), id);
-            }
-            bytes.push(own);
+            ends.push(offset(bytes.len())?);
         }
-        special.retain(|(name, _)| !name.is_empty());
-        special.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        Ok(Self { names: names.to_vec(), bytes, ids, special, alphabet })
+        bytes.shrink_to_fit();
+        (self.bytes, self.ends) = (bytes, ends);
+        Ok(())
     }
 
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.kinds.len()
     }
 
     pub fn bytes(&self, token: u32) -> &[u8] {
-        self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
+        slice(&self.ends, token).and_then(|range| self.bytes.get(range)).unwrap_or_default()
     }
 
     pub fn name(&self, token: u32) -> Option<&str> {
-        self.names.get(token as usize).map(String::as_str)
+        self.names.get(token)
     }
 
-    /// The token of exactly these bytes.
-    pub fn id(&self, bytes: &[u8]) -> Option<u32> {
-        self.ids.get(bytes).copied()
+    /// The token of this name; of several, the last. Empty names are nobody's.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        self.names.id(name)
     }
 
-    /// The ordinary token of this name, as merges write it.
-    pub fn id_of_name(&self, name: &str) -> Option<u32> {
-        let bytes: Option<Vec<u8>> = name.chars().map(|character| self.alphabet.get(&character).copied()).collect();
-        self.id(&bytes?)
-    }
-
-    /// Cuts a text at the names of special tokens.
-    pub fn parts<'t>(&self, text: &'t str) -> Vec<(&'t str, Option<u32>)> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((at, name, id)) = self.first_special(rest) {
-            parts.push((&rest[..at], None));
-            parts.push((&rest[at..at + name], Some(id)));
-            rest = &rest[at + name..];
+    pub fn set_kind(&mut self, token: u32, kind: Kind) {
+        if let Some(known) = self.kinds.get_mut(token as usize) {
+            *known = kind;
         }
-        parts.push((rest, None));
-        parts.retain(|(piece, _)| !piece.is_empty());
-        parts
     }
 
-    /// The special token that comes first, the longest of those that start there: place, length, id.
-    fn first_special(&self, text: &str) -> Option<(usize, usize, u32)> {
-        let found = self.special.iter().filter_map(|(name, id)| Some((text.find(name.as_str())?, name.len(), *id)));
-        found.min_by_key(|(at, length, _)| (*at, std::cmp::Reverse(*length)))
+    /// Every token with its kind.
+    pub fn kinds(&self) -> impl Iterator<Item = (u32, Kind)> {
+        (0u32..).zip(self.kinds.iter().copied())
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes_held(&self) -> u64 {
+        let ends = (self.ends.capacity() + self.names.ends.capacity()) * size_of::<u32>();
+        let texts = self.names.text.capacity() + self.bytes.capacity();
+        (self.names.ids.allocation_size() + ends + texts + self.kinds.capacity() * size_of::<Kind>()) as u64
     }
 }
 
-/// From printable character to byte.
-fn alphabet() -> HashMap<char, u8> {
-    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let (themselves, others): (Vec<u8>, Vec<u8>) = (0..=255u8).partition(printable);
-    let moved = (256u32..).zip(others).filter_map(|(code, byte)| Some((char::from_u32(code)?, byte)));
-    themselves.into_iter().map(|byte| (char::from(byte), byte)).chain(moved).collect()
+impl Names {
+    fn of(all: &[String]) -> Result<Self, Error> {
+        let mut names = Self {
+            text: String::with_capacity(all.iter().map(String::len).sum()),
+            ends: Vec::with_capacity(all.len()),
+            ids: HashTable::with_capacity(all.len()),
+            hasher: DefaultHashBuilder::default(),
+        };
+        for (id, name) in (0u32..).zip(all) {
+            names.text.push_str(name);
+            names.ends.push(offset(names.text.len())?);
+            names.enter(id, name);
+        }
+        Ok(names)
+    }
+
+    fn enter(&mut self, id: u32, name: &str) {
+        let (text, ends, hasher) = (&self.text, &self.ends, &self.hasher);
+        let known = |id: &u32| slice(ends, *id).and_then(|range| text.get(range)).unwrap_or_default();
+        if !name.is_empty() {
+            let entry = self.ids.entry(
+                hasher.hash_one(name),
+                |other| known(other) == name,
+                |other| hasher.hash_one(known(other)),
+            );
+            *entry.insert(id).into_mut() = id;
+        }
+    }
+
+    fn get(&self, id: u32) -> Option<&str> {
+        slice(&self.ends, id).and_then(|range| self.text.get(range))
+    }
+
+    fn id(&self, name: &str) -> Option<u32> {
+        self.ids.find(self.hasher.hash_one(name), |id| self.get(*id) == Some(name)).copied()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        (0u32..).map_while(|id| self.get(id))
+    }
+}
+
+/// What SentencePiece writes for a space
+/// (<https://github.com/google/sentencepiece#whitespace-is-treated-as-a-basic-symbol>).
+pub const SPACE: char = '\u{2581}';
+
+/// The list of strings at `key`.
+pub fn strings<'h>(header: &'h Header, key: &str) -> Result<&'h [String], Error> {
+    let value = header.metadata.get(key).ok_or_else(|| Error::File(format!("key `{key}` is missing")))?;
+    let list = value.as_array().and_then(Array::as_strings);
+    list.ok_or_else(|| Error::File(format!("key `{key}` must be a list of strings")))
+}
+
+fn kinds(header: &Header, count: usize) -> Result<Vec<Kind>, Error> {
+    const KEY: &str = "tokenizer.ggml.token_type";
+    let ids: Vec<i32> = match header.metadata.get(KEY).map(Value::as_array) {
+        None => return Ok(vec![Kind::Normal; count]),
+        Some(Some(Array::I32(ids))) => ids.clone(),
+        Some(Some(other)) => other.to_u64s().map(narrow).unwrap_or_default(),
+        Some(None) => Vec::new(),
+    };
+    match ids.len() >= count {
+        true => Ok(ids.into_iter().take(count).map(Kind::from_id).collect()),
+        false => Err(Error::File(format!("key `{KEY}` must be a list of {count} integers, one for each token"))),
+    }
+}
+
+/// Types that do not fit are no known ones.
+fn narrow(ids: Vec<u64>) -> Vec<i32> {
+    ids.into_iter().map(|id| i32::try_from(id).unwrap_or_default()).collect()
+}
+
+/// The byte that `<0x0A>` names.
+fn byte_of(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+fn offset(length: usize) -> Result<u32, Error> {
+    u32::try_from(length).map_err(|_| Error::File("the vocabulary is larger than 4 GiB".into()))
+}
+
+fn slice(ends: &[u32], token: u32) -> Option<std::ops::Range<usize>> {
+    let at = token as usize;
+    let start = at.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied())?;
+    Some(start as usize..*ends.get(at)? as usize)
 }
