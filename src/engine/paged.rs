@@ -53,9 +53,10 @@ impl Engine for Paged {
     /// Keys and values are not on a model's page: they come from the pool, which is one for all.
     fn estimate(&self, spec: &LoadSpec) -> Footprint {
         let Some(model) = &spec.summary else { return Footprint::default() };
+        let (weights_mapped, weights_private) = paged_engine::model::estimate(model);
         Footprint {
-            weights_mapped: model.tensor_bytes(),
-            weights_private: model.layers.saturating_mul(2).saturating_add(1).saturating_mul(model.embedding * 4),
+            weights_mapped,
+            weights_private,
             kv: 0,
             scratch: scratch(model, u64::from(spec.sequences)),
             tables: model.vocabulary.saturating_mul(TABLE_BYTES_PER_TOKEN + GRAMMAR_BYTES_PER_TOKEN),
@@ -81,7 +82,7 @@ impl Engine for Paged {
 /// Activations of a full step: the widest rows of a layer, and the logits of every sequence.
 fn scratch(model: &gguf::Summary, sequences: u64) -> u64 {
     let rows = sequences.saturating_add(64);
-    let row = model.embedding.saturating_mul(24).saturating_mul(4);
+    let row = model.embedding.max(model.heads.saturating_mul(model.key_length)).saturating_mul(24).saturating_mul(4);
     rows.saturating_mul(row).saturating_add(sequences.saturating_mul(model.vocabulary).saturating_mul(8))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Error, Header, TensorType, Value};
+use crate::{Error, Header, TensorInfo, TensorType, Value};
 
 /// The shape and the weights of a decoder model.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Summary {
     pub heads: u64,
     /// Key/value heads; the largest, where layers differ.
     pub kv_heads: u64,
+    /// Whether layers differ in their number of key/value heads.
+    pub kv_heads_vary: bool,
     /// Width of one key head and of one value head.
     pub key_length: u64,
     pub value_length: u64,
@@ -28,13 +30,17 @@ pub struct Summary {
     pub tokenizer: String,
     /// `tokenizer.ggml.pre`: how texts are cut before merging, if the file says.
     pub pre_tokenizer: Option<String>,
-    /// Whether positions are stretched: a rope scaling type or per-frequency factors.
-    pub scales_rope: bool,
+    /// `rope.scaling.type`: how positions are stretched, if the file says; `none` if they are not.
+    pub rope_scaling: Option<String>,
     /// Experts a layer; 0 for a dense model.
     pub experts: u64,
     pub has_chat_template: bool,
     /// Tensor bytes in the file by type.
     pub bytes_by_type: BTreeMap<TensorType, u64>,
+    /// Elements of all tensors of one dimension: norms, biases, factors.
+    pub vector_elements: u64,
+    /// Bytes of those tensors.
+    pub vector_bytes: u64,
     /// Bytes of the whole file.
     pub file_len: u64,
 }
@@ -57,22 +63,28 @@ impl Summary {
             true => positive(name),
             false => Ok(embedding / heads),
         };
+        let text = |key: &str| header.metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (kv_heads, kv_heads_vary) = kv_heads(header, &key("attention.head_count_kv"), heads)?;
+        let vectors = || header.tensors.iter().filter(|tensor| tensor.dims.len() == 1);
         Ok(Self {
-            name: header.metadata.get("general.name").and_then(Value::as_str).map(str::to_owned),
+            name: text("general.name"),
             context_length: positive("context_length")?,
             layers: positive("block_count")?,
             embedding,
             heads,
-            kv_heads: kv_heads(header, &key("attention.head_count_kv"), heads)?,
+            kv_heads,
+            kv_heads_vary,
             key_length: head_width("attention.key_length")?,
             value_length: head_width("attention.value_length")?,
             vocabulary: vocabulary(header)?,
             tokenizer: header.str("tokenizer.ggml.model")?.to_owned(),
-            pre_tokenizer: header.metadata.get("tokenizer.ggml.pre").and_then(Value::as_str).map(str::to_owned),
-            scales_rope: scales_rope(header, &key("rope.scaling.type")),
+            pre_tokenizer: text("tokenizer.ggml.pre"),
+            rope_scaling: text(&key("rope.scaling.type")),
             experts: header.metadata.get(&key("expert_count")).and_then(Value::as_u64).unwrap_or(0),
             has_chat_template: header.metadata.contains_key("tokenizer.chat_template"),
             bytes_by_type: bytes_by_type(header),
+            vector_elements: vectors().map(TensorInfo::elements).sum(),
+            vector_bytes: vectors().map(|tensor| tensor.bytes).sum(),
             file_len: header.file_len,
             architecture,
         })
@@ -95,19 +107,17 @@ impl Summary {
     }
 }
 
-/// One number, or one number a layer, or absent: then as many as query heads.
-fn kv_heads(header: &Header, key: &str, heads: u64) -> Result<u64, Error> {
+/// One number, or one number a layer, or absent: then as many as query heads. The largest, and
+/// whether there are others.
+fn kv_heads(header: &Header, key: &str, heads: u64) -> Result<(u64, bool), Error> {
     let found = match header.metadata.get(key) {
-        None => Some(heads),
-        Some(Value::Array(array)) => array.to_u64s().and_then(|all| all.into_iter().max()),
-        Some(value) => value.as_u64(),
+        None => vec![heads],
+        Some(Value::Array(array)) => array.to_u64s().unwrap_or_default(),
+        Some(value) => value.as_u64().into_iter().collect(),
     };
-    found.filter(|n| *n > 0).ok_or_else(|| Error::key(key, "must be a positive integer, or one for each layer"))
-}
-
-fn scales_rope(header: &Header, key: &str) -> bool {
-    let by_type = header.metadata.get(key).and_then(Value::as_str).is_some_and(|kind| kind != "none");
-    by_type || header.tensor("rope_freqs.weight").is_some()
+    let largest = found.iter().copied().max().filter(|n| *n > 0);
+    let largest = largest.ok_or_else(|| Error::key(key, "must be a positive integer, or one for each layer"))?;
+    Ok((largest, found.iter().any(|n| *n != largest)))
 }
 
 fn vocabulary(header: &Header) -> Result<u64, Error> {

@@ -86,7 +86,7 @@ impl Engine {
     pub fn load(&self, path: &Path, options: LoadOptions) -> Result<Model, Error> {
         let weights = Weights::open(path)?;
         let tokenizer = Tokenizer::of(&weights.header)?;
-        let decoder = Decoder::new(weights)?;
+        let decoder = Decoder::new(weights, options.context)?;
         let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config));
         let pool_blocks = self.pool.budget() / layout.block_bytes();
         let context = options.context.min(config.context);

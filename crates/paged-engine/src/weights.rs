@@ -1,12 +1,13 @@
-//! The file, mapped: tensors are looked up, never copied.
+//! The file, mapped: matrices are looked up, never copied; short vectors are read out.
 //!
 //! Two models of one file share its pages, and the system takes pages back when it needs them.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use gguf::{Header, TensorType};
+use gguf::{Header, TensorInfo, TensorType};
 use memmap2::Mmap;
 
 use crate::Error;
@@ -20,7 +21,7 @@ pub struct Weights {
     pub header: Header,
 }
 
-/// A tensor of a mapped file, checked to lie inside it: `rows` rows of `width` elements.
+/// A matrix of a mapped file, checked to lie inside it: `rows` rows of `width` elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub kind: TensorType,
@@ -44,37 +45,6 @@ impl Weights {
         Ok(Self { map, header })
     }
 
-    /// The tensor `name`, which must have this shape (rows, width).
-    ///
-    /// # Errors
-    /// [`Error::File`] if it is missing or has another shape, [`Error::Unsupported`] for a type
-    /// this engine cannot compute with.
-    pub fn tensor(&self, name: &str, rows: usize, width: usize) -> Result<Tensor, Error> {
-        let info = self.header.tensor(name).ok_or_else(|| Error::File(format!("tensor `{name}` is missing")))?;
-        let shape = (info.dims[0], info.dims[1..].iter().product::<u64>());
-        if shape != (width as u64, rows as u64) {
-            let message = format!("tensor `{name}` is {:?}, {width} x {rows} was expected", info.dims);
-            return Err(Error::File(message));
-        }
-        if kind_of(info.kind).is_none() {
-            return Err(Error::Unsupported(format!("tensor `{name}`: type {} is not supported", info.kind)));
-        }
-        // The header has checked that both fit the file, so they fit the map.
-        let bytes = info.offset as usize..(info.offset + info.bytes) as usize;
-        Ok(Tensor { kind: info.kind, rows, width, bytes })
-    }
-
-    /// The floats of a vector such as a norm.
-    ///
-    /// # Errors
-    /// As [`Weights::tensor`].
-    pub fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.tensor(name, 1, width)?;
-        let mut out = vec![0.0; width];
-        dequantize(tensor.kind, &self.map[tensor.bytes], &mut out);
-        Ok(out)
-    }
-
     pub fn matrix(&self, tensor: &Tensor) -> Matrix<'_> {
         Matrix { weights: tensor.kind, rows: tensor.rows, width: tensor.width, bytes: &self.map[tensor.bytes.clone()] }
     }
@@ -85,9 +55,98 @@ impl Weights {
         let each = bytes.len() / tensor.rows;
         dequantize(tensor.kind, &bytes[row * each..][..each], out);
     }
+}
 
-    /// Bytes of all tensors: what the mapping can take of physical memory at most.
-    pub fn tensor_bytes(&self) -> u64 {
-        self.header.tensors.iter().map(|tensor| tensor.bytes).sum()
+impl Tensor {
+    /// Some of the rows as a matrix of their own: a part of a fused one.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let each = self.bytes.len() / self.rows;
+        let start = self.bytes.start;
+        let bytes = start + rows.start * each..start + rows.end * each;
+        Self { kind: self.kind, rows: rows.len(), width: self.width, bytes }
+    }
+}
+
+/// Takes a model's tensors out of its file, each checked against the shape it must have, and knows
+/// what was taken.
+pub struct Loader<'a> {
+    weights: &'a Weights,
+    left: HashMap<&'a str, &'a TensorInfo>,
+    mapped: u64,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(weights: &'a Weights) -> Self {
+        let left = weights.header.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        Self { weights, left, mapped: 0 }
+    }
+
+    /// Whether this tensor is there and was not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
+    /// The matrix `name`, which must have this shape.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing or has another shape, [`Error::Unsupported`] for a type
+    /// this engine cannot compute with.
+    pub fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Tensor, Error> {
+        let tensor = self.take(name, rows, width)?;
+        self.mapped += tensor.bytes.len() as u64;
+        Ok(tensor)
+    }
+
+    /// The floats of a vector such as a norm.
+    ///
+    /// # Errors
+    /// As [`Loader::matrix`].
+    pub fn vector(&mut self, name: &str, width: usize) -> Result<Box<[f32]>, Error> {
+        let tensor = self.take(name, 1, width)?;
+        let mut out = vec![0.0; width].into_boxed_slice();
+        dequantize(tensor.kind, &self.weights.map[tensor.bytes], &mut out);
+        Ok(out)
+    }
+
+    /// A vector that not every model has.
+    ///
+    /// # Errors
+    /// As [`Loader::matrix`], but for a missing one.
+    pub fn optional_vector(&mut self, name: &str, width: usize) -> Result<Option<Box<[f32]>>, Error> {
+        if self.has(name) { self.vector(name, width).map(Some) } else { Ok(None) }
+    }
+
+    /// Leaves a tensor out, knowingly.
+    pub fn pass_over(&mut self, name: &str) {
+        self.left.remove(name);
+    }
+
+    /// Ends the loading: bytes of the matrices taken.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] names a tensor that nobody took. A model that computes without some
+    /// of its parts says wrong things.
+    pub fn finish(self) -> Result<u64, Error> {
+        match self.left.into_keys().min() {
+            None => Ok(self.mapped),
+            Some(name) => {
+                Err(Error::Unsupported(format!("the paged engine does not know what tensor `{name}` is for")))
+            }
+        }
+    }
+
+    fn take(&mut self, name: &str, rows: usize, width: usize) -> Result<Tensor, Error> {
+        let info = self.left.remove(name).ok_or_else(|| Error::File(format!("tensor `{name}` is missing")))?;
+        let (found_width, higher) = info.dims.split_first().map_or((0, &[][..]), |(width, higher)| (*width, higher));
+        if (found_width, higher.iter().product::<u64>()) != (width as u64, rows as u64) {
+            let message = format!("tensor `{name}` is {:?}, {width} x {rows} was expected", info.dims);
+            return Err(Error::File(message));
+        }
+        if kind_of(info.kind).is_none() {
+            return Err(Error::Unsupported(format!("tensor `{name}`: type {} is not supported", info.kind)));
+        }
+        // The header has checked that both fit the file, so they fit the map.
+        let bytes = info.offset as usize..(info.offset + info.bytes) as usize;
+        Ok(Tensor { kind: info.kind, rows, width, bytes })
     }
 }

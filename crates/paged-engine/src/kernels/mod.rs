@@ -5,6 +5,7 @@
 //! result never depends on the other rows of the batch: each row is summed in the same order,
 //! whoever stands beside it.
 
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -18,6 +19,7 @@ use std::sync::OnceLock;
 use gguf::TensorType;
 use half::f16;
 
+pub use attention::Attention;
 pub use matmul::{Matrix, matmul};
 
 use crate::quant::{Panel32, Panel256, Panels};

@@ -4,16 +4,15 @@
 //! are. A token's numbers never depend on the other tokens of the batch but through its own
 //! sequence's keys and values, so a sequence gives the same text alone and in company.
 
-use super::Config;
-use crate::Error;
+use super::Decoder;
+use super::layer::{Layer, Linear};
+use super::rope::Rope;
+use super::rows::{add, add_bias, gate, normed, soft_cap};
 use crate::kernels::team::Team;
-use crate::kernels::{Kernels, matmul};
+use crate::kernels::{Attention, matmul};
 use crate::kv::{BLOCK, Table};
 use crate::quant::{Activations, kind_of};
-use crate::weights::{Tensor, Weights};
-
-/// Numbers that one task of a cheap loop works on at least.
-const ELEMENTS_PER_TASK: usize = 4096;
+use crate::weights::Tensor;
 
 /// The tokens of one step, in rows.
 #[derive(Debug, Default)]
@@ -28,83 +27,48 @@ pub struct Batch {
     pub logits: Vec<usize>,
 }
 
-/// A loaded decoder model.
-#[derive(Debug)]
-pub struct Decoder {
-    pub config: Config,
-    weights: Weights,
-    kernels: Kernels,
-    embedding: Tensor,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
-    head: Tensor,
-    /// Angle per position of each rotated pair.
-    frequencies: Vec<f32>,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Vec<f32>,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    feed_forward_norm: Vec<f32>,
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
-}
-
 impl Decoder {
-    /// # Errors
-    /// As [`Config::of`] and [`Weights::tensor`].
-    pub fn new(weights: Weights) -> Result<Self, Error> {
-        let config = Config::of(&weights.header)?;
-        let (hidden, vocabulary) = (config.hidden, config.vocabulary);
-        let embedding = weights.tensor("token_embd.weight", vocabulary, hidden)?;
-        let head = match weights.header.tensor("output.weight") {
-            Some(_) => weights.tensor("output.weight", vocabulary, hidden)?,
-            None => embedding.clone(),
-        };
-        let layers = (0..config.layers).map(|at| Layer::new(&weights, &config, at)).collect::<Result<_, _>>()?;
-        let pairs = (0..config.rope_width / 2).map(|pair| 2.0 * pair as f32 / config.rope_width as f32);
-        Ok(Self {
-            norm: weights.vector("output_norm.weight", hidden)?,
-            frequencies: pairs.map(|exponent| config.rope_base.powf(-exponent)).collect(),
-            kernels: Kernels::best(),
-            embedding,
-            head,
-            layers,
-            config,
-            weights,
-        })
-    }
-
-    /// Bytes of the file's pages it computes with, and bytes of its own.
-    pub fn bytes(&self) -> (u64, u64) {
-        let vectors = self.norm.len() + self.frequencies.len() + self.layers.len() * 2 * self.config.hidden;
-        (self.weights.tensor_bytes(), (vectors * size_of::<f32>()) as u64)
-    }
-
     /// Runs a step: writes keys and values of every token into its sequence's table, which has the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
     pub fn forward(&self, team: &mut Team, batch: &Batch, tables: &mut [&mut Table]) -> Vec<f32> {
         let hidden = self.config.hidden;
-        let mut state = vec![0.0; batch.tokens.len() * hidden];
-        for (token, row) in batch.tokens.iter().zip(state.chunks_exact_mut(hidden)) {
-            self.weights.row(&self.embedding, *token as usize, row);
-        }
+        let mut state = self.embed(&batch.tokens);
         for (at, layer) in self.layers.iter().enumerate() {
             let attended = self.attend(team, at, layer, &state, batch, tables);
-            let [attention] = self.products(team, [&layer.output], attended, self.config.heads * self.config.head);
-            add(&mut state, &attention);
+            let [change] = self.linear(team, [&layer.output], attended, self.config.heads * self.config.head);
+            self.add(team, &mut state, change, layer.post_attention_norm.as_deref());
             let change = self.feed_forward(team, layer, &state);
-            add(&mut state, &change);
+            self.add(team, &mut state, change, layer.post_feed_forward_norm.as_deref());
         }
         let wanted: Vec<f32> = batch.logits.iter().flat_map(|row| &state[row * hidden..][..hidden]).copied().collect();
         let normed = self.normed(team, &wanted, &self.norm);
-        let [logits] = self.products(team, [&self.head], normed, hidden);
+        let [mut logits] = self.linear(team, [&self.head], normed, hidden);
+        if let Some(cap) = self.config.logit_cap {
+            soft_cap(&mut logits, cap);
+        }
         logits
+    }
+
+    /// The embeddings of these tokens, `[token][hidden]`.
+    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let hidden = self.config.hidden;
+        let mut state = vec![0.0; tokens.len() * hidden];
+        for (token, row) in tokens.iter().zip(state.chunks_exact_mut(hidden)) {
+            self.weights.row(&self.embedding, *token as usize, row);
+        }
+        if self.config.architecture.scaled_embedding {
+            let scale = (hidden as f32).sqrt();
+            state.iter_mut().for_each(|value| *value *= scale);
+        }
+        state
+    }
+
+    /// Adds what a part of a layer gives to the state, normed where the model wants that.
+    fn add(&self, team: &mut Team, state: &mut [f32], change: Vec<f32>, norm: Option<&[f32]>) {
+        match norm {
+            Some(norm) => add(state, &self.normed(team, &change, norm)),
+            None => add(state, &change),
+        }
     }
 
     /// Attention's sum for every token, before the output matrix: `[token][head][head width]`.
@@ -118,12 +82,8 @@ impl Decoder {
         tables: &mut [&mut Table],
     ) -> Vec<f32> {
         let config = &self.config;
-        let normed = self.normed(team, state, &layer.attention_norm);
-        let [mut query, mut key, value] =
-            self.products(team, [&layer.query, &layer.key, &layer.value], normed, config.hidden);
+        let (query, key, value) = self.attention_inputs(team, layer, state, &batch.positions);
         let kv_width = config.kv_heads * config.head;
-        self.rotate(&mut query, &batch.positions);
-        self.rotate(&mut key, &batch.positions);
         let rows = key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width));
         for (row, (key, value)) in rows.enumerate() {
             tables[batch.sequences[row]].write(at, batch.positions[row], key, value);
@@ -135,26 +95,78 @@ impl Decoder {
             let query = &query[at_head * group..][..group];
             let (row, kv_head) = (at_head / config.kv_heads, at_head % config.kv_heads);
             let table = &*tables[batch.sequences[row]];
-            self.attend_group(at, kv_head, table, batch.positions[row] + 1, query, out);
+            self.attend_group(layer.attention, at, kv_head, table, batch.positions[row] + 1, query, out);
         });
         out
     }
 
+    /// Queries, keys and values of every token, rotated to its position.
+    fn attention_inputs(
+        &self,
+        team: &mut Team,
+        layer: &Layer,
+        state: &[f32],
+        positions: &[usize],
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let config = &self.config;
+        let normed = self.normed(team, state, &layer.attention_norm);
+        let [mut query, mut key, value] =
+            self.linear(team, [&layer.query, &layer.key, &layer.value], normed, config.hidden);
+        if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
+            query = self.normed(team, &query, query_norm);
+            key = self.normed(team, &key, key_norm);
+        }
+        let rope = self.rope(layer);
+        rope.rotate(&mut query, config.head, positions);
+        rope.rotate(&mut key, config.head, positions);
+        if let Some(temperature) = config.temperature {
+            let rows = query.chunks_exact_mut(config.heads * config.head);
+            for (row, position) in rows.zip(positions) {
+                row.iter_mut().for_each(|value| *value *= temperature.at(*position));
+            }
+        }
+        (query, key, value)
+    }
+
+    /// The rotation of a layer.
+    fn rope(&self, layer: &Layer) -> &Rope {
+        match &self.local_rope {
+            Some(local) if layer.attention.window.is_some() => local,
+            _ => &self.rope,
+        }
+    }
+
     /// All query heads that share a key/value head, over the first `length` tokens of a sequence.
-    fn attend_group(&self, layer: usize, kv_head: usize, table: &Table, length: usize, query: &[f32], out: &mut [f32]) {
+    #[expect(clippy::too_many_arguments, reason = "an inner loop")]
+    fn attend_group(
+        &self,
+        attention: Attention,
+        layer: usize,
+        kv_head: usize,
+        table: &Table,
+        length: usize,
+        query: &[f32],
+        out: &mut [f32],
+    ) {
         let head = self.config.head;
-        let scale = 1.0 / (head as f32).sqrt();
         let mut scores = vec![0.0; query.len() / head * length];
         for (block, keys) in table.head(layer, false, kv_head).enumerate() {
             let first = block * BLOCK;
             let tokens = keys.chunks_exact(head).take(length.saturating_sub(first));
             for (token, key) in tokens.enumerate() {
                 for (query, scores) in query.chunks_exact(head).zip(scores.chunks_exact_mut(length)) {
-                    scores[first + token] = scale * (self.kernels.dot_f16)(query, key);
+                    scores[first + token] = attention.scale * (self.kernels.dot_f16)(query, key);
                 }
             }
         }
-        scores.chunks_exact_mut(length).for_each(softmax);
+        if let Some(cap) = attention.soft_cap {
+            soft_cap(&mut scores, cap);
+        }
+        let unseen = attention.window.map_or(0, |window| length.saturating_sub(window));
+        for scores in scores.chunks_exact_mut(length) {
+            scores[..unseen].fill(f32::NEG_INFINITY);
+            softmax(scores);
+        }
         for (block, values) in table.head(layer, true, kv_head).enumerate() {
             let first = block * BLOCK;
             let tokens = values.chunks_exact(head).take(length.saturating_sub(first));
@@ -166,16 +178,29 @@ impl Decoder {
         }
     }
 
-    /// The gated feed-forward network: `down(silu(gate(x)) * up(x))`.
+    /// The gated feed-forward network: `down(activation(gate(x)) * up(x))`.
     fn feed_forward(&self, team: &mut Team, layer: &Layer, state: &[f32]) -> Vec<f32> {
         let normed = self.normed(team, state, &layer.feed_forward_norm);
-        let [mut gate, up] = self.products(team, [&layer.gate, &layer.up], normed, self.config.hidden);
-        team.chunks(&mut gate, ELEMENTS_PER_TASK, |at, gate| {
-            for (gate, up) in gate.iter_mut().zip(&up[at * ELEMENTS_PER_TASK..]) {
-                *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        let [mut gated, up] = self.linear(team, [&layer.gate, &layer.up], normed, self.config.hidden);
+        gate(team, self.config.architecture.activation, &mut gated, &up);
+        let [out] = self.linear(team, [&layer.down], gated, self.config.feed_forward);
+        out
+    }
+
+    /// What some matrices make of the same activations, `[rows][width]`, with their biases.
+    fn linear<const N: usize>(
+        &self,
+        team: &mut Team,
+        linear: [&Linear; N],
+        floats: Vec<f32>,
+        width: usize,
+    ) -> [Vec<f32>; N] {
+        let mut out = self.products(team, linear.map(|linear| &linear.weight), floats, width);
+        for (rows, linear) in out.iter_mut().zip(linear) {
+            if let Some(bias) = &linear.bias {
+                add_bias(rows, bias);
             }
-        });
-        let [out] = self.products(team, [&layer.down], gate, self.config.feed_forward);
+        }
         out
     }
 
@@ -194,61 +219,8 @@ impl Decoder {
         matmul(team, self.kernels, tensors.map(|tensor| self.weights.matrix(tensor)), &activations)
     }
 
-    /// RMS norm (<https://arxiv.org/abs/1910.07467>) of every row, times `weights`.
-    fn normed(&self, team: &mut Team, state: &[f32], weights: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; state.len()];
-        let width = weights.len();
-        let rows = ELEMENTS_PER_TASK.div_ceil(width);
-        team.chunks(&mut out, rows * width, |at, out| {
-            for (out, row) in out.chunks_exact_mut(width).zip(state[at * rows * width..].chunks_exact(width)) {
-                let mean = row.iter().map(|value| value * value).sum::<f32>() / width as f32;
-                let scale = 1.0 / (mean + self.config.norm_epsilon).sqrt();
-                for ((out, value), weight) in out.iter_mut().zip(row).zip(weights) {
-                    *out = value * scale * weight;
-                }
-            }
-        });
-        out
-    }
-
-    /// Rotary positions (<https://arxiv.org/abs/2104.09864>) on neighbouring pairs, as GGUF files
-    /// of the llama architecture are laid out. `heads` is `[token][head][head width]`.
-    fn rotate(&self, heads: &mut [f32], positions: &[usize]) {
-        let width = heads.len() / positions.len();
-        for (row, position) in heads.chunks_exact_mut(width).zip(positions) {
-            let turns: Vec<(f32, f32)> = self.frequencies.iter().map(|f| (*position as f32 * f).sin_cos()).collect();
-            for head in row.chunks_exact_mut(self.config.head) {
-                for (pair, (sin, cos)) in head.as_chunks_mut::<2>().0.iter_mut().zip(&turns) {
-                    let [a, b] = *pair;
-                    *pair = [a * cos - b * sin, a * sin + b * cos];
-                }
-            }
-        }
-    }
-}
-
-impl Layer {
-    fn new(weights: &Weights, config: &Config, at: usize) -> Result<Self, Error> {
-        let name = |part: &str| format!("blk.{at}.{part}.weight");
-        let (hidden, query, kv) = (config.hidden, config.heads * config.head, config.kv_heads * config.head);
-        let tensor = |part: &str, rows, width| weights.tensor(&name(part), rows, width);
-        Ok(Self {
-            attention_norm: weights.vector(&name("attn_norm"), hidden)?,
-            query: tensor("attn_q", query, hidden)?,
-            key: tensor("attn_k", kv, hidden)?,
-            value: tensor("attn_v", kv, hidden)?,
-            output: tensor("attn_output", hidden, query)?,
-            feed_forward_norm: weights.vector(&name("ffn_norm"), hidden)?,
-            gate: tensor("ffn_gate", config.feed_forward, hidden)?,
-            up: tensor("ffn_up", config.feed_forward, hidden)?,
-            down: tensor("ffn_down", hidden, config.feed_forward)?,
-        })
-    }
-}
-
-fn add(state: &mut [f32], change: &[f32]) {
-    for (state, change) in state.iter_mut().zip(change) {
-        *state += change;
+    fn normed(&self, team: &mut Team, rows: &[f32], weights: &[f32]) -> Vec<f32> {
+        normed(team, rows, weights, self.config.norm_epsilon)
     }
 }
 

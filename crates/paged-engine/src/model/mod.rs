@@ -1,8 +1,17 @@
 //! A decoder model: its shape as data ([`Config`]), its tensors, and one step over a batch
 //! ([`Decoder::forward`]).
 
+mod architecture;
 mod config;
+mod decoder;
 mod forward;
+mod keys;
+mod layer;
+mod rope;
+mod rows;
 
-pub use config::{Config, supported};
-pub use forward::{Batch, Decoder};
+pub use architecture::{ARCHITECTURES, Activation, Architecture, Pairing};
+pub use config::{Config, Temperature, supported};
+pub use decoder::{Decoder, estimate};
+pub use forward::Batch;
+pub use rope::{Scaling, Yarn};

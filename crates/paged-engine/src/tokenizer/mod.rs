@@ -156,7 +156,7 @@ impl Tokenizer {
 
     /// The tokens the model ends its answer with.
     pub fn ends(&self) -> &[u32] {
-        &self.ends
+        &self.roles.ends
     }
 
     /// Whether the model ends its answer with this token.
