@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gguf::TensorType;
 use pensieve::engine::mistralrs::MistralRs;
 use pensieve::engine::paged::Paged;
 use pensieve::engine::{Engine, GenerateRequest, LoadedModel, Message, Prompt, Role};
 use serde_json::Value;
+use synthetic::cases::{Golden, PROMPT_TEXT, file, golden, shape};
 
 use crate::support::engine::{answer, greedy};
 use crate::support::synthetic::{Shape, SyntheticModel, spec};
@@ -15,12 +17,12 @@ use crate::support::synthetic::{Shape, SyntheticModel, spec};
 /// Held-out chats of each skill.
 const ASKED: usize = 25;
 
-fn file(name: &str) -> PathBuf {
+fn demo(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
 }
 
 fn chats(skill: &str) -> Vec<Vec<Message>> {
-    let text = std::fs::read_to_string(file(&format!("heldout/{skill}.jsonl"))).unwrap();
+    let text = std::fs::read_to_string(demo(&format!("heldout/{skill}.jsonl"))).unwrap();
     let message = |message: &Value| Message {
         role: match message["role"].as_str().unwrap() {
             "system" => Role::System,
@@ -45,7 +47,7 @@ async fn both(model: &str, path: PathBuf) -> [Arc<dyn LoadedModel>; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn trained_models_get_the_same_prompts_and_give_the_same_tokens() {
     for skill in ["reverse", "add", "roman"] {
-        let [paged, mistralrs] = both(skill, file(&format!("{skill}.Q3_K_M.gguf"))).await;
+        let [paged, mistralrs] = both(skill, demo(&format!("{skill}.Q3_K_M.gguf"))).await;
         for chat in chats(skill) {
             let prompt = paged.render_chat(&chat).unwrap();
             assert_eq!(Ok(&prompt), mistralrs.render_chat(&chat).as_ref(), "{skill}");
@@ -58,14 +60,41 @@ async fn trained_models_get_the_same_prompts_and_give_the_same_tokens() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_untrained_model_in_floats_gives_the_same_tokens_for_64_steps() {
-    // In floats there is no rounding of activations: any difference would be a difference of model.
-    let model = SyntheticModel::new(Shape { kind: gguf::TensorType::F32, ..Shape::default() });
-    let [paged, mistralrs] = both("synthetic", model.spec("synthetic").source).await;
-    for prompt in ["the cat", "hello there, what is it", "one two three four five six seven", "0123456789 ,.;"] {
-        let (ours, theirs) =
-            (answer(paged.as_ref(), greedy(prompt, 64)).await, answer(mistralrs.as_ref(), greedy(prompt, 64)).await);
-        assert_eq!(ours.tokens, theirs.tokens, "{prompt}");
+/// A case whose answer by llama.cpp is known, as mistral.rs reads it.
+async fn agree_with_llama_cpp(golden: &Golden) {
+    let name = format!("{} in {}", golden.case, golden.kind);
+    let (shape, writer) = (shape(golden.case, golden.seed).unwrap(), file(golden.case, golden.kind, golden.seed));
+    let model = SyntheticModel::from(shape, &writer.unwrap());
+    let [paged, mistralrs] = both(&name, model.path.clone()).await;
+    for (engine, model) in [("paged", paged), ("mistral.rs", mistralrs)] {
+        let answer = answer(model.as_ref(), greedy(PROMPT_TEXT, 64)).await;
+        assert_eq!(answer.tokens, golden.tokens, "{name}: {engine}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_architecture_that_mistralrs_reads_gives_the_same_tokens_for_64_steps() {
+    // In floats there is no rounding of activations: any difference would be a difference of model.
+    // It reads no yarn, no linear factor and no temperature from a file.
+    for case in ["llama", "llama-factors", "qwen2", "qwen3", "phi3-short"] {
+        let golden = golden().into_iter().find(|golden| golden.case == case).unwrap();
+        agree_with_llama_cpp(&golden).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_that_mistralrs_reads_gives_the_same_tokens_for_64_steps() {
+    for golden in golden().iter().filter(|golden| golden.case == "types" && golden.kind != TensorType::IQ4_NL) {
+        agree_with_llama_cpp(golden).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistral3_model_gives_the_same_tokens_for_64_steps() {
+    let shape = Shape { architecture: "mistral3", ..shape("llama", 2).unwrap() };
+    let model = SyntheticModel::of(shape, TensorType::F32);
+    let [paged, mistralrs] = both("mistral3", model.path.clone()).await;
+    let (ours, theirs) =
+        (answer(paged.as_ref(), greedy(PROMPT_TEXT, 64)), answer(mistralrs.as_ref(), greedy(PROMPT_TEXT, 64)));
+    assert_eq!(ours.await.tokens, theirs.await.tokens);
 }

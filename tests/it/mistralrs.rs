@@ -12,10 +12,11 @@ use pensieve::engine::{
     Engine, Error, FinishReason, GenerateRequest, LoadSpec, LoadedModel, Message, Prompt, Released, Role, Sampling,
     Stats,
 };
+use synthetic::IM_END;
 
 use crate::contract::{PROMPTS, engine_contract};
 use crate::support::engine::{LONG, answer, collect, eventually, greedy};
-use crate::support::synthetic::{IM_END, Shape, SyntheticModel, spec};
+use crate::support::synthetic::{Shape, SyntheticModel, spec};
 
 /// Of one length in tokens: mistral.rs runs these in one batch.
 const EQUALLY_LONG: [&str; 8] =
@@ -108,7 +109,7 @@ async fn callers_who_leave_do_not_kill_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_sequences_leave_no_memory_behind() {
     // 64 KiB for a token, 32 MiB for the least that a sequence takes.
-    let shape = Shape { layers: 8, kv_heads: 8, heads: 8, head_width: 128, ..Shape::default() };
+    let shape = Shape { layers: 8, kv_heads: 8, heads: 8, head: 128, ..Shape::default() };
     let model = SyntheticModel::new(shape);
     let model = load(&model).await;
     let different = |index: u32| greedy(&format!("{index} times the cat"), 4);
@@ -130,8 +131,8 @@ async fn the_estimate_counts_the_embedding_as_f32() {
     let shape = Shape { padding: 20_000, tied: true, ..Shape::default() };
     let model = SyntheticModel::new(shape);
     let estimate = MistralRs::new().unwrap().estimate(&model.spec("synthetic"));
-    let vocabulary = 256 + 4 + 3 + shape.padding;
-    let (expanded, quantized) = (vocabulary * shape.embedding * 4, vocabulary * shape.embedding / 32 * 34);
+    let vocabulary = shape.vocabulary();
+    let (expanded, quantized) = (vocabulary * shape.hidden * 4, vocabulary * shape.hidden / 32 * 34);
     assert!(estimate.weights_private > expanded + quantized, "{estimate:?}");
     assert!(estimate.weights_private < expanded + quantized + (1 << 20), "{estimate:?}");
     assert_eq!(estimate.weights_mapped, 0);
@@ -221,9 +222,7 @@ async fn files_that_are_no_models_are_load_errors() {
     let cut = write("cut", &whole[..whole.len() - 1000]);
     assert!(matches!(engine.load(cut).await.err(), Some(Error::Load(why)) if why.contains("truncated")));
     // A tensor too few: this one only mistral.rs notices.
-    let shape = Shape { layers: 1, ..Shape::default() };
-    let bytes = crate::support::synthetic::writer(&shape).key("llama.block_count_", 0u32).to_bytes();
-    let renamed = replace(&bytes, b"blk.0.attn_q.weight", b"blk.0.attn_x.weight");
+    let renamed = replace(&whole, b"blk.0.attn_q.weight", b"blk.0.attn_x.weight");
     assert!(matches!(engine.load(write("renamed", &renamed)).await.err(), Some(Error::Load(_))));
 }
 
@@ -235,7 +234,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_loads_and_unloads_give_the_memory_back() {
-    let shape = Shape { layers: 24, embedding: 512, head_width: 64, feed_forward: 2048, ..Shape::default() };
+    let shape = Shape { layers: 24, hidden: 512, head: 64, feed_forward: 2048, ..Shape::default() };
     let file = SyntheticModel::new(shape);
     let engine = MistralRs::new().unwrap();
     let mut held = Vec::new();

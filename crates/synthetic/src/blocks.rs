@@ -91,15 +91,16 @@ fn float(kind: TensorType, value: f32) -> Vec<u8> {
     }
 }
 
-/// Half precision, truncated; what is too small for a normal number becomes zero.
+/// Half precision, truncated. Scales of real files are often too small for a normal number.
 fn half(value: f32) -> [u8; 2] {
     let bits = value.to_bits();
     let exponent = (bits >> 23 & 0xff) as i32 - 127 + 15;
     let sign = (bits >> 16 & 0x8000) as u16;
     let magnitude = match exponent {
-        ..=0 => 0,
         31.. => 0x7bff,
-        normal => (normal as u16) << 10 | (bits >> 13 & 0x3ff) as u16,
+        1.. => (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16,
+        -9.. => ((bits & 0x7f_ffff | 0x80_0000) >> (14 - exponent)) as u16,
+        _ => 0,
     };
     (sign | magnitude).to_le_bytes()
 }
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn half_precision_keeps_sign_and_size() {
-        for (value, bits) in [(1.0, 0x3c00u16), (-2.0, 0xc000), (0.5, 0x3800), (1e-9, 0), (1e9, 0x7bff)] {
+        for (value, bits) in [(1.0, 0x3c00u16), (-2.0, 0xc000), (0.5, 0x3800), (1e-9, 0), (1e9, 0x7bff), (3e-5, 503)] {
             assert_eq!(half(value), bits.to_le_bytes(), "{value}");
         }
     }

@@ -1,7 +1,5 @@
 //! What a model is like, and the shapes of models that people run.
 
-use std::ops::Range;
-
 use crate::vocabulary::{OWN_TOKENS, PRINTABLE};
 
 /// A model's shape. Lengths count numbers.
@@ -30,8 +28,8 @@ pub struct Shape {
     pub pre_tokenizer: Option<&'static str>,
     /// Experts that there are, and experts that the router names.
     pub experts: Option<(u64, u64)>,
-    /// Tokens that greedy answers consist of.
-    pub spoken: &'static [Range<u64>],
+    /// Tokens that greedy answers consist of: the first of them, and the first after them.
+    pub spoken: (u64, u64),
     pub seed: u64,
 }
 

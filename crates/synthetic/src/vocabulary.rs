@@ -1,7 +1,5 @@
 //! One byte-level vocabulary for all models: every byte, special tokens, a few merges, padding.
 
-use std::ops::Range;
-
 use gguf::{Array, Writer};
 
 use crate::Shape;
@@ -22,8 +20,8 @@ pub const IM_END: u32 = 256;
 pub const END_OF_TEXT: u32 = 258;
 /// Tokens of a vocabulary without padding.
 pub const OWN_TOKENS: u64 = 256 + (SPECIAL.len() + MERGED.len()) as u64;
-/// Tokens of printable ASCII.
-pub const PRINTABLE: &[Range<u64>] = &[32..127, 256 + SPECIAL.len() as u64..OWN_TOKENS];
+/// Tokens of printable ASCII characters: the first, and the first after them.
+pub const PRINTABLE: (u64, u64) = (32, 127);
 
 /// Adds the vocabulary's keys.
 pub fn add(writer: Writer, shape: &Shape) -> Writer {
