@@ -162,6 +162,17 @@ proptest! {
         }
     }
 
+    /// Sets may take several small blocks at once; what is left over must not be lost.
+    #[test]
+    fn rows_of_any_number_of_small_blocks_agree((kind, blocks, batch) in (5usize..11, 1usize..20, 1usize..6)) {
+        let (weights, width) = (QUANTIZED[kind], 32 * blocks);
+        let bytes = packed(weights, 40 * width, blocks as u64);
+        let matrix = Matrix { weights, rows: 40, width, bytes: &bytes };
+        for kernels in Kernels::all() {
+            agrees(kernels, matrix, &activations(batch, width, 9))?;
+        }
+    }
+
     #[test]
     fn float_loops_agree_with_the_reference(values in proptest::collection::vec(-4.0f32..4.0, 0..70)) {
         let halves = values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>();

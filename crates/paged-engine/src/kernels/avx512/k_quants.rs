@@ -164,7 +164,9 @@ fn folded<F: Format, const ROWS: usize>(
     ahead: &mut Ahead,
 ) {
     let Some(out) = out.first_chunk_mut::<ROWS>() else { return };
-    subtract_mins::<F, ROWS>(block, panels, out);
+    if F::MINS {
+        subtract_mins::<F, ROWS>(block, panels, out);
+    }
     let mut sums = [[[_mm512_setzero_si512(); 2]; ROWS]; 4];
     for (row, sum) in sums[0].iter_mut().enumerate() {
         *sum = [_mm512_set1_epi32(-F::OFFSET * panels[row / PANEL].totals[row % PANEL]); 2];
@@ -200,7 +202,9 @@ fn grouped<F: Format, const ROWS: usize>(
     ahead: &mut Ahead,
 ) {
     let Some(out) = out.first_chunk_mut::<ROWS>() else { return };
-    subtract_mins::<F, ROWS>(block, panels, out);
+    if F::MINS {
+        subtract_mins::<F, ROWS>(block, panels, out);
+    }
     let mut totals = [[_mm512_setzero_ps(); 2]; ROWS];
     let mut fetched = *ahead;
     for group in 0..QUADS / F::SHARED {
@@ -240,17 +244,15 @@ fn add_quad<const ROWS: usize>(block: &Unpacked, panels: [&Panel256; 2], quad: u
     }
 }
 
-/// Subtracts the mins times the sums of the activations they hold for, if the type has mins.
+/// Subtracts the mins times the sums of the activations they hold for. Part of the loops above, it
+/// would take registers from them.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni,gfni")]
-#[inline]
+#[inline(never)]
 fn subtract_mins<F: Format, const ROWS: usize>(
     block: &Unpacked,
     panels: [&Panel256; 2],
     out: &mut [[f32; TILE]; ROWS],
 ) {
-    if !F::MINS {
-        return;
-    }
     let mut mins = [[_mm512_setzero_si512(); 2]; ROWS];
     for pair in 0..QUADS / F::SHARED / 2 {
         let [low, high] = block.mins[pair];
