@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use gguf::Writer;
+use paged_engine::kernels::team::Team;
 use paged_engine::kv::{Layout, Pool, Table};
 use paged_engine::model::{Batch, Decoder};
 use paged_engine::weights::Weights;
@@ -37,6 +38,7 @@ pub fn decoder(name: &str, writer: &Writer) -> Result<Decoder, paged_engine::Err
 /// One sequence on a decoder.
 pub struct Run<'a> {
     decoder: &'a Decoder,
+    team: Team,
     table: Table,
     length: usize,
 }
@@ -45,7 +47,7 @@ impl<'a> Run<'a> {
     pub fn new(decoder: &'a Decoder) -> Self {
         let mut table = Table::new(Layout::of(&decoder.config));
         assert!(table.reserve(CONTEXT, &Pool::new(u64::MAX)));
-        Self { decoder, table, length: 0 }
+        Self { decoder, team: Team::new(2).unwrap(), table, length: 0 }
     }
 
     /// Reads these tokens; the logits after the last.
@@ -54,7 +56,7 @@ impl<'a> Run<'a> {
         self.length += tokens.len();
         let (sequences, logits) = (vec![0; tokens.len()], vec![tokens.len() - 1]);
         let batch = Batch { tokens: tokens.to_vec(), positions, sequences, logits };
-        self.decoder.forward(&batch, &mut [&mut self.table])
+        self.decoder.forward(&mut self.team, &batch, &mut [&mut self.table])
     }
 
     /// The likeliest token, `steps` times, and the logits of each step.
