@@ -11,6 +11,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod scalar;
 pub mod team;
 
@@ -59,6 +61,8 @@ impl Kernels {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         sets.extend(avx512::kernels().into_iter().chain(avx2::kernels()));
+        #[cfg(target_arch = "aarch64")]
+        sets.extend(neon::kernels());
         sets.push(scalar::KERNELS);
         sets.into_iter()
     }
