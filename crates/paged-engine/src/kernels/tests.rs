@@ -73,6 +73,17 @@ fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
     f64::sqrt(sum / count)
 }
 
+/// Where the processor is emulated it is known what it has, so a set that is not found would show.
+#[test]
+fn the_best_set_comes_first_and_the_reference_last() {
+    let names: Vec<_> = Kernels::all().map(|kernels| kernels.name).collect();
+    assert_eq!(names.first(), Some(&Kernels::best().name));
+    assert_eq!(names.last(), Some(&scalar::KERNELS.name));
+    if let Ok(expected) = std::env::var("EXPECTED_KERNELS") {
+        assert_eq!(names.join(" "), expected);
+    }
+}
+
 #[test]
 fn products_are_within_the_error_of_eight_bit_activations() {
     for kernels in Kernels::all() {
@@ -130,8 +141,13 @@ fn agrees(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Re
     Ok(())
 }
 
+/// Sixty-four cases, or what `PROPTEST_CASES` says if that is fewer: an emulated processor is slow.
+fn cases() -> ProptestConfig {
+    ProptestConfig::with_cases(ProptestConfig::default().cases.min(64))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases())]
 
     /// Any bytes are some block: codes and scales at their extremes included, and activations that
     /// are all as large as can be, so that any sum too long for its register would show.
