@@ -67,7 +67,8 @@ impl Engine for Paged {
         let estimate = self.estimate(&spec);
         let engine = self.engine.clone();
         let loading = tokio::task::spawn_blocking(move || {
-            let options = LoadOptions { context: spec.context as usize, sequences: spec.sequences as usize };
+            let (context, sequences) = (spec.context as usize, spec.sequences as usize);
+            let options = LoadOptions { context, sequences, ..LoadOptions::default() };
             let model = engine.load(&spec.source, options).map_err(load_error)?;
             let chat = chat_template(&spec.source)?;
             let (weights_mapped, weights_private) = model.bytes();
@@ -81,7 +82,7 @@ impl Engine for Paged {
 
 /// Activations of a full step: the widest rows of a layer, and the logits of every sequence.
 fn scratch(model: &gguf::Summary, sequences: u64) -> u64 {
-    let rows = sequences.saturating_add(64);
+    let rows = sequences.saturating_add(paged_engine::MOST_PROMPT_TOKENS as u64);
     let row = model.embedding.max(model.heads.saturating_mul(model.key_length)).saturating_mul(24).saturating_mul(4);
     rows.saturating_mul(row).saturating_add(sequences.saturating_mul(model.vocabulary).saturating_mul(8))
 }
@@ -184,6 +185,8 @@ fn render(chat: &Result<ChatTemplate, String>, messages: &[Message]) -> Result<S
 struct Forward {
     sink: TokenSink,
     prompt: u32,
+    /// Tokens of it that came from an earlier request; known once it was read.
+    cached: u32,
     /// For the texts of tokens.
     model: Weak<paged_engine::Model>,
 }
@@ -202,8 +205,9 @@ impl Forward {
 impl Sink for Forward {
     fn send(&mut self, event: Event) -> bool {
         self.sink.send(match event {
-            Event::Prefill { tokens } => {
-                Ok(TokenEvent::Prefill { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), cached: 0 })
+            Event::Prefill { tokens, cached } => {
+                self.cached = small(cached);
+                Ok(TokenEvent::Prefill { tokens: small(tokens), cached: self.cached })
             }
             Event::Token { id, text, logprobs } => {
                 let logprobs = logprobs.and_then(|told| self.logprobs(id, &told));
@@ -215,7 +219,7 @@ impl Sink for Forward {
                     Reason::Length => FinishReason::Length,
                 },
                 text,
-                usage: Usage { prompt: self.prompt, cached: 0, completion: u32::try_from(tokens).unwrap_or(u32::MAX) },
+                usage: Usage { prompt: self.prompt, cached: self.cached, completion: small(tokens) },
                 timings: Timings { prefill: timings.prefill, decode: timings.decode },
             }),
             Event::Failed(error) => Err(request_error(error)),
@@ -225,6 +229,10 @@ impl Sink for Forward {
     fn is_closed(&self) -> bool {
         self.sink.is_closed()
     }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn load_error(error: paged_engine::Error) -> Error {

@@ -9,10 +9,10 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use crate::Error;
 use crate::grammar::Grammars;
 use crate::kernels::team::Team;
-use crate::kv::{Layout, Pool, Table};
+use crate::kv::{BLOCK, KvType, Layout, Pool, Share, Table, Use};
 use crate::model::Decoder;
-use crate::run::{Command, run};
-use crate::schedule::Limits;
+use crate::resident::Resident;
+use crate::run::{Command, Models};
 use crate::sequence::{Request, Sequence, Sink};
 use crate::shared::{Counts, Shared, Stats};
 use crate::tokenizer::Tokenizer;
@@ -20,9 +20,6 @@ use crate::weights::Weights;
 
 /// Commands that may wait for the engine's next step.
 const COMMANDS: usize = 1024;
-/// Tokens of prompts in one step: enough to fill the cores, few enough not to stretch the rhythm
-/// of those who decode.
-const PROMPT_TOKENS: usize = 64;
 
 /// What the engine may take.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +44,16 @@ pub struct LoadOptions {
     pub context: usize,
     /// Sequences that may run at once.
     pub sequences: usize,
+    /// What keys and values are kept as.
+    pub kv: KvType,
+    /// Whether blocks are kept for prompts that begin alike.
+    pub prefix_cache: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { context: 2048, sequences: 20, kv: KvType::F16, prefix_cache: true }
+    }
 }
 
 /// A loaded model. Dropping it unloads it.
@@ -55,7 +62,7 @@ pub struct Model {
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
     grammars: Grammars,
-    layout: Layout,
+    share: Arc<Share>,
     context: usize,
     pool_blocks: u64,
     unloaded: AtomicBool,
@@ -69,13 +76,21 @@ impl Engine {
     pub fn start(options: Options) -> std::io::Result<Self> {
         let team = Team::new(options.threads)?;
         let (commands, inbox) = mpsc::sync_channel(COMMANDS);
-        std::thread::Builder::new().name("paged-engine".into()).spawn(move || run(&inbox, team))?;
-        Ok(Self { commands, pool: Pool::new(options.kv_bytes), next_key: AtomicU64::new(0) })
+        let pool = Pool::new(options.kv_bytes);
+        let models = Models::new(Arc::clone(&pool), team);
+        let run = move || models.run(&inbox);
+        std::thread::Builder::new().name("paged-engine".into()).spawn(run)?;
+        Ok(Self { commands, pool, next_key: AtomicU64::new(0) })
     }
 
-    /// Bytes of keys and values in use, of all models.
+    /// Bytes of keys and values that sequences of all models use.
     pub fn kv_used(&self) -> u64 {
-        self.pool.used()
+        self.pool.bytes().used
+    }
+
+    /// Bytes kept for prefixes that may come again; given up as soon as a sequence needs them.
+    pub fn kv_cached(&self) -> u64 {
+        self.pool.bytes().cached
     }
 
     /// Maps a model's file and makes it ready to run.
@@ -87,38 +102,30 @@ impl Engine {
         let weights = Weights::open(path)?;
         let tokenizer = Tokenizer::of(&weights.header)?;
         let decoder = Decoder::new(weights, options.context)?;
-        let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config));
-        let pool_blocks = self.pool.budget() / layout.block_bytes();
+        let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, options.kv));
         let context = options.context.min(config.context);
-        let needed = context.div_ceil(crate::kv::BLOCK) as u64;
-        if needed > pool_blocks {
-            return Err(Error::InvalidRequest(format!(
-                "a context of {context} tokens takes {} bytes of keys and values, the pool has {}",
-                needed * layout.block_bytes(),
-                self.pool.budget()
-            )));
-        }
+        let pool_blocks = self.room_for(context, layout)?;
+        let share = Share::open(&self.pool, layout.block_bytes(), options.prefix_cache);
         let shared = Arc::new(Shared { config, tokenizer, counts: Counts::default(), bytes: decoder.bytes() });
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let limits = Limits { sequences: options.sequences.max(1), prompt_tokens: PROMPT_TOKENS };
-        let add = Command::Add {
-            key,
-            decoder: Box::new(decoder),
-            shared: Arc::clone(&shared),
-            limits,
-            pool: Arc::clone(&self.pool),
-        };
-        self.commands.send(add).map_err(|_| ended())?;
-        Ok(Model {
-            key,
-            commands: self.commands.clone(),
-            shared,
-            grammars: Grammars::default(),
-            layout,
-            context,
-            pool_blocks,
-            unloaded: AtomicBool::new(false),
-        })
+        let most = options.sequences.max(1);
+        let model = Resident::new(Box::new(decoder), layout, Arc::clone(&shared), Arc::clone(&share), most);
+        self.commands.send(Command::Add { key, model: Box::new(model) }).map_err(|_| ended())?;
+        let (commands, unloaded) = (self.commands.clone(), AtomicBool::new(false));
+        let grammars = Grammars::default();
+        Ok(Model { key, commands, shared, grammars, share, context, pool_blocks, unloaded })
+    }
+
+    /// How many blocks of this layout the pool can hold: at least those of one context.
+    fn room_for(&self, context: usize, layout: Layout) -> Result<u64, Error> {
+        let (bytes, budget) = (layout.block_bytes(), self.pool.budget());
+        let needed = context.div_ceil(BLOCK) as u64 * bytes;
+        if needed <= budget {
+            return Ok(budget / bytes);
+        }
+        Err(Error::InvalidRequest(format!(
+            "a context of {context} tokens takes {needed} bytes of keys and values, the pool has {budget}"
+        )))
     }
 }
 
@@ -143,15 +150,16 @@ impl Model {
     }
 
     pub fn stats(&self) -> Stats {
-        Stats { pool_blocks: self.pool_blocks, ..self.shared.counts.read() }
+        let Use { used: blocks, cached: cached_blocks } = self.share.blocks();
+        Stats { blocks, cached_blocks, pool_blocks: self.pool_blocks, ..self.shared.counts.read() }
     }
 
     /// Hands a sequence in. Its events go to `sink`, from the engine's thread. A grammar is
     /// understood here, on the caller's thread, and takes milliseconds.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`], [`Error::Grammar`], [`Error::ContextLength`], [`Error::Stopped`] once the model is
-    /// unloaded; [`Error::Internal`] if more wait than the engine takes in between two steps.
+    /// [`Error::InvalidRequest`], [`Error::Grammar`], [`Error::ContextLength`], [`Error::Stopped`] once
+    /// the model is unloaded; [`Error::Internal`] if more wait than the engine takes in between two steps.
     pub fn generate(&self, mut request: Request, sink: Box<dyn Sink>) -> Result<(), Error> {
         let (prompt, max_tokens, context) = (request.prompt.len(), request.max_tokens, self.context);
         if self.unloaded.load(Ordering::Relaxed) {
@@ -168,7 +176,7 @@ impl Model {
         let tokenizer = &self.shared.tokenizer;
         request.sampling.dry.resolve(tokenizer.size(), |token| tokenizer.bytes(token));
         let grammar = request.grammar.as_ref().map(|grammar| self.grammars.compile(grammar, tokenizer)).transpose()?;
-        let sequence = Box::new(Sequence::new(request, grammar, Table::new(self.layout), sink));
+        let sequence = Box::new(Sequence::new(request, grammar, Table::new(&self.share), sink));
         self.commands.try_send(Command::Submit { key: self.key, sequence }).map_err(|error| match error {
             TrySendError::Full(_) => Error::Internal("too many requests between two steps".into()),
             TrySendError::Disconnected(_) => ended(),

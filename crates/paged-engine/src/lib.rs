@@ -18,7 +18,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::start(Options { threads: 0, kv_bytes: 64 << 20 })?;
-//! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20 })?;
+//! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20, ..LoadOptions::default() })?;
 //! let prompt = model.tokenizer().encode("Once upon a time");
 //! let request = Request { prompt, max_tokens: 32, ..Request::default() };
 //! model.generate(request, Box::new(Print))?;
@@ -35,6 +35,7 @@ pub mod kernels;
 pub mod kv;
 pub mod model;
 pub mod quant;
+mod resident;
 mod run;
 pub mod schedule;
 pub mod sequence;
@@ -44,5 +45,7 @@ pub mod weights;
 
 pub use engine::{Engine, LoadOptions, Model, Options};
 pub use error::Error;
+pub use kv::KvType;
+pub use schedule::pace::MOST as MOST_PROMPT_TOKENS;
 pub use sequence::{Event, Reason, Request, Sink, Timings};
 pub use shared::Stats;

@@ -6,7 +6,7 @@ use decoding::grammar::Matcher;
 use decoding::{AnswerText, Chooser, Grammar, Matched, Sampling, TokenLogprobs};
 
 use crate::Error;
-use crate::kv::Table;
+use crate::kv::{BLOCK, BlockId, Table};
 use crate::schedule::Standing;
 use crate::tokenizer::Tokenizer;
 
@@ -29,9 +29,10 @@ pub struct Request {
 /// What happens to a sequence: prefill, tokens, then exactly one of the other two.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The prompt was computed.
+    /// The prompt was computed, `cached` tokens of it for an earlier sequence.
     Prefill {
         tokens: usize,
+        cached: usize,
     },
     /// One token; its text may be empty while a character or a stop text is undecided.
     Token {
@@ -80,6 +81,11 @@ pub struct Sequence {
     prompt: usize,
     /// How many of the tokens are in the table.
     computed: usize,
+    /// How many of the prompt were found in the cache.
+    cached: usize,
+    /// How many tokens it had when it last gave way, and how often it has.
+    gave_way_at: Option<usize>,
+    preemptions: u32,
     max_tokens: usize,
     pub table: Table,
     chooser: Chooser,
@@ -99,6 +105,9 @@ impl Sequence {
             prompt: request.prompt.len(),
             tokens: request.prompt,
             computed: 0,
+            cached: 0,
+            gave_way_at: None,
+            preemptions: 0,
             max_tokens: request.max_tokens,
             table,
             text: AnswerText::new(&request.stop),
@@ -110,7 +119,36 @@ impl Sequence {
 
     pub fn standing(&self) -> Standing {
         let pending = self.tokens.len() - self.computed;
-        Standing { pending, decoding: pending == 1 && self.first_token.is_some(), started: self.table.blocks() > 0 }
+        Standing {
+            pending,
+            decoding: pending == 1 && self.first_token.is_some(),
+            started: !self.table.blocks().is_empty(),
+            protected: self.gave_way_at.is_some_and(|had| self.tokens.len() < had + BLOCK),
+            preemptions: self.preemptions,
+        }
+    }
+
+    /// Takes blocks for every known token, those of the longest cached prefix first, if `spare`
+    /// would be left. Who gave way before gets one more: it must come further before it needs
+    /// another. `None` if there is no room; else how many tokens were asked for and found.
+    pub fn admit(&mut self, spare: usize) -> Option<(usize, usize)> {
+        let further = if self.gave_way_at.is_some() { BLOCK } else { 0 };
+        let room = (self.tokens.len() + further).min(self.prompt + self.max_tokens);
+        let cached = self.table.adopt(&self.tokens);
+        if self.table.reserve(cached, room, spare).is_none() {
+            self.table.clear();
+            return None;
+        }
+        self.computed = cached;
+        if self.first_token.is_none() {
+            self.cached = cached;
+        }
+        Some((self.tokens.len(), cached))
+    }
+
+    /// Room for `count` more tokens; the blocks to copy before, as [`Table::reserve`] gives them.
+    pub fn reserve(&mut self, count: usize) -> Option<Vec<(BlockId, BlockId)>> {
+        self.table.reserve(self.computed, self.computed + count, 0)
     }
 
     /// The next `count` tokens to compute and the place of the first.
@@ -118,9 +156,9 @@ impl Sequence {
         (&self.tokens[self.computed..self.computed + count], self.computed)
     }
 
-    /// Tokens the table must have room for once `count` more are computed.
-    pub fn room(&self, count: usize) -> usize {
-        self.computed + count
+    /// Its blocks, up to the last that the next `count` tokens are written to.
+    pub fn blocks_of_next(&self, count: usize) -> &[BlockId] {
+        &self.table.blocks()[..(self.computed + count).div_ceil(BLOCK)]
     }
 
     /// Whether computing `count` more reaches the last known token, so that logits are wanted.
@@ -128,14 +166,21 @@ impl Sequence {
         self.computed + count == self.tokens.len()
     }
 
+    /// A step has computed `count` more: other sequences may use its full blocks.
     pub fn computed(&mut self, count: usize) {
+        let full = self.computed / BLOCK;
         self.computed += count;
+        if self.computed / BLOCK > full {
+            self.table.publish(&self.tokens[..self.computed]);
+        }
     }
 
     /// Gives the blocks back; everything is computed again later, to the same numbers.
     pub fn preempt(&mut self) {
         self.table.clear();
         self.computed = 0;
+        self.gave_way_at = Some(self.tokens.len());
+        self.preemptions += 1;
     }
 
     pub fn is_abandoned(&self) -> bool {
@@ -151,7 +196,7 @@ impl Sequence {
     pub fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> bool {
         if self.first_token.is_none() {
             self.first_token = Some(Instant::now());
-            if !self.sink.send(Event::Prefill { tokens: self.prompt }) {
+            if !self.sink.send(Event::Prefill { tokens: self.prompt, cached: self.cached }) {
                 return false;
             }
         }

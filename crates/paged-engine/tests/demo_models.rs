@@ -25,7 +25,7 @@ fn engine(kv_bytes: u64) -> Engine {
 
 fn load(engine: &Engine, skill: &str) -> Model {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../models/{skill}.Q3_K_M.gguf"));
-    engine.load(&path, LoadOptions { context: 1024, sequences: 20 }).unwrap()
+    engine.load(&path, LoadOptions { context: 1024, ..LoadOptions::default() }).unwrap()
 }
 
 fn ask(model: &Model, question: &str, max_tokens: usize) -> Receiver<Event> {

@@ -48,7 +48,9 @@ impl EngineBench {
         let options = Options { threads: self.threads, kv_bytes: 4 << 30 };
         let engine = Engine::start(options).map_err(|error| Failure::Internal(error.to_string()))?;
         let most = self.sequences.iter().copied().max().unwrap_or(1);
-        let load = LoadOptions { context: self.prompt + self.tokens, sequences: most };
+        // Every round has the same prompts: with a prefix cache only the first would read them.
+        let context = self.prompt + self.tokens;
+        let load = LoadOptions { context, sequences: most, prefix_cache: false, ..LoadOptions::default() };
         let started = Instant::now();
         let model = engine.load(&self.model, load).map_err(|error| failure(error.to_string()))?;
         println!("loaded in {:?}; kernels: {}", started.elapsed(), paged_engine::kernels::Kernels::best().name);

@@ -5,7 +5,7 @@
 //! result never depends on the other rows of the batch: each row is summed in the same order,
 //! whoever stands beside it.
 
-mod attention;
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,9 +19,8 @@ pub mod team;
 use std::sync::OnceLock;
 
 use gguf::TensorType;
-use half::f16;
 
-pub use attention::Attention;
+pub use attention::{Attention, AttentionLoops, Queries};
 pub use matmul::{Matrix, matmul};
 
 use crate::quant::{Panel32, Panel256, Panels};
@@ -38,10 +37,7 @@ pub struct Kernels {
     /// The same for the types with blocks of 32.
     pub tile32: fn(TensorType, rows: &[u8], &Panels<Panel32>, out: &mut [f32]),
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
-    /// A query times a key in half precision.
-    pub dot_f16: fn(&[f32], &[f16]) -> f32,
-    /// `sum += weight * value`, the value in half precision.
-    pub add_f16: fn(sum: &mut [f32], weight: f32, value: &[f16]),
+    pub attention: AttentionLoops,
 }
 
 impl Kernels {

@@ -1,15 +1,15 @@
 //! The reference: plain loops, which every other set is held to.
 
 use gguf::TensorType;
-use half::f16;
 
-use super::Kernels;
+use super::{Kernels, attention};
 use crate::quant::{Block32, Block256, GROUP, K, PANEL, Panel32, Panel256, Panels, SMALL};
 
 /// Matrix rows of a tile.
 const TILE: usize = 8;
 
-pub const KERNELS: Kernels = Kernels { name: "scalar", tile: TILE, tile256, tile32, dot_f32, dot_f16, add_f16 };
+pub const KERNELS: Kernels =
+    Kernels { name: "scalar", tile: TILE, tile256, tile32, dot_f32, attention: attention::scalar::LOOPS };
 
 fn tile256(weights: TensorType, rows: &[u8], values: &Panels<Panel256>, out: &mut [f32]) {
     let mut block = Block256::default();
@@ -59,14 +59,4 @@ fn dot32(block: &Block32, panel: &Panel32, row: usize) -> f32 {
 
 fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn dot_f16(query: &[f32], key: &[f16]) -> f32 {
-    query.iter().zip(key).map(|(query, key)| query * key.to_f32()).sum()
-}
-
-fn add_f16(sum: &mut [f32], weight: f32, value: &[f16]) {
-    for (sum, value) in sum.iter_mut().zip(value) {
-        *sum += weight * value.to_f32();
-    }
 }

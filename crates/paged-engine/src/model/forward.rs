@@ -9,8 +9,8 @@ use super::layer::{Layer, Linear};
 use super::rope::Rope;
 use super::rows::{add, add_bias, gate, normed, soft_cap};
 use crate::kernels::team::Team;
-use crate::kernels::{Attention, matmul};
-use crate::kv::{BLOCK, Table};
+use crate::kernels::{Queries, matmul};
+use crate::kv::Step;
 use crate::quant::{Activations, kind_of};
 use crate::weights::Tensor;
 
@@ -28,13 +28,13 @@ pub struct Batch {
 }
 
 impl Decoder {
-    /// Runs a step: writes keys and values of every token into its sequence's table, which has the
+    /// Runs a step: writes keys and values of every token into its sequence's blocks, which have the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
-    pub fn forward(&self, team: &mut Team, batch: &Batch, tables: &mut [&mut Table]) -> Vec<f32> {
+    pub fn forward(&self, team: &mut Team, batch: &Batch, step: &mut Step<'_>) -> Vec<f32> {
         let hidden = self.config.hidden;
         let mut state = self.embed(&batch.tokens);
         for (at, layer) in self.layers.iter().enumerate() {
-            let attended = self.attend(team, at, layer, &state, batch, tables);
+            let attended = self.attend(team, at, layer, &state, batch, step);
             let [change] = self.linear(team, [&layer.output], attended, self.config.heads * self.config.head);
             self.add(team, &mut state, change, layer.post_attention_norm.as_deref());
             let change = self.feed_forward(team, layer, &state);
@@ -79,24 +79,18 @@ impl Decoder {
         layer: &Layer,
         state: &[f32],
         batch: &Batch,
-        tables: &mut [&mut Table],
+        step: &mut Step<'_>,
     ) -> Vec<f32> {
         let config = &self.config;
         let (query, key, value) = self.attention_inputs(team, layer, state, &batch.positions);
         let kv_width = config.kv_heads * config.head;
         let rows = key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width));
         for (row, (key, value)) in rows.enumerate() {
-            tables[batch.sequences[row]].write(at, batch.positions[row], key, value);
+            step.write(batch.sequences[row], at, batch.positions[row], key, value);
         }
-        let tables: &[&mut Table] = tables;
-        let group = config.heads / config.kv_heads * config.head;
         let mut out = vec![0.0; query.len()];
-        team.chunks(&mut out, group, |at_head, out| {
-            let query = &query[at_head * group..][..group];
-            let (row, kv_head) = (at_head / config.kv_heads, at_head % config.kv_heads);
-            let table = &*tables[batch.sequences[row]];
-            self.attend_group(layer.attention, at, kv_head, table, batch.positions[row] + 1, query, out);
-        });
+        let queries = Queries { numbers: &query, positions: &batch.positions, sequences: &batch.sequences };
+        layer.attention.run(team, self.kernels.attention, step, at, queries, &mut out);
         out
     }
 
@@ -133,48 +127,6 @@ impl Decoder {
         match &self.local_rope {
             Some(local) if layer.attention.window.is_some() => local,
             _ => &self.rope,
-        }
-    }
-
-    /// All query heads that share a key/value head, over the first `length` tokens of a sequence.
-    #[expect(clippy::too_many_arguments, reason = "an inner loop")]
-    fn attend_group(
-        &self,
-        attention: Attention,
-        layer: usize,
-        kv_head: usize,
-        table: &Table,
-        length: usize,
-        query: &[f32],
-        out: &mut [f32],
-    ) {
-        let head = self.config.head;
-        let mut scores = vec![0.0; query.len() / head * length];
-        for (block, keys) in table.head(layer, false, kv_head).enumerate() {
-            let first = block * BLOCK;
-            let tokens = keys.chunks_exact(head).take(length.saturating_sub(first));
-            for (token, key) in tokens.enumerate() {
-                for (query, scores) in query.chunks_exact(head).zip(scores.chunks_exact_mut(length)) {
-                    scores[first + token] = attention.scale * (self.kernels.dot_f16)(query, key);
-                }
-            }
-        }
-        if let Some(cap) = attention.soft_cap {
-            soft_cap(&mut scores, cap);
-        }
-        let unseen = attention.window.map_or(0, |window| length.saturating_sub(window));
-        for scores in scores.chunks_exact_mut(length) {
-            scores[..unseen].fill(f32::NEG_INFINITY);
-            softmax(scores);
-        }
-        for (block, values) in table.head(layer, true, kv_head).enumerate() {
-            let first = block * BLOCK;
-            let tokens = values.chunks_exact(head).take(length.saturating_sub(first));
-            for (token, value) in tokens.enumerate() {
-                for (out, scores) in out.chunks_exact_mut(head).zip(scores.chunks_exact(length)) {
-                    (self.kernels.add_f16)(out, scores[first + token], value);
-                }
-            }
         }
     }
 
@@ -221,17 +173,5 @@ impl Decoder {
 
     fn normed(&self, team: &mut Team, rows: &[f32], weights: &[f32]) -> Vec<f32> {
         normed(team, rows, weights, self.config.norm_epsilon)
-    }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - highest).exp();
-        sum += *score;
-    }
-    for score in scores.iter_mut() {
-        *score /= sum;
     }
 }

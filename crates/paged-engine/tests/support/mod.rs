@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use gguf::Writer;
 use paged_engine::kernels::team::Team;
-use paged_engine::kv::{Layout, Pool, Table};
+use paged_engine::kv::{KvType, Layout, Pool, Share, Step, Store, Table};
 use paged_engine::model::{Batch, Decoder};
 use paged_engine::weights::Weights;
 
@@ -39,15 +39,20 @@ pub fn decoder(name: &str, writer: &Writer) -> Result<Decoder, paged_engine::Err
 pub struct Run<'a> {
     decoder: &'a Decoder,
     team: Team,
+    layout: Layout,
+    store: Store,
     table: Table,
     length: usize,
 }
 
 impl<'a> Run<'a> {
     pub fn new(decoder: &'a Decoder) -> Self {
-        let mut table = Table::new(Layout::of(&decoder.config));
-        assert!(table.reserve(CONTEXT, &Pool::new(u64::MAX)));
-        Self { decoder, team: Team::new(2).unwrap(), table, length: 0 }
+        let layout = Layout::of(&decoder.config, KvType::F16);
+        let share = Share::open(&Pool::new(u64::MAX), layout.block_bytes(), false);
+        let (mut table, mut store) = (Table::new(&share), Store::default());
+        table.reserve(0, CONTEXT, 0).unwrap();
+        store.provide(&layout, table.blocks());
+        Self { decoder, team: Team::new(2).unwrap(), layout, store, table, length: 0 }
     }
 
     /// Reads these tokens; the logits after the last.
@@ -56,7 +61,8 @@ impl<'a> Run<'a> {
         self.length += tokens.len();
         let (sequences, logits) = (vec![0; tokens.len()], vec![tokens.len() - 1]);
         let batch = Batch { tokens: tokens.to_vec(), positions, sequences, logits };
-        self.decoder.forward(&mut self.team, &batch, &mut [&mut self.table])
+        let mut step = Step::new(&mut self.store, self.layout, vec![self.table.blocks()]);
+        self.decoder.forward(&mut self.team, &batch, &mut step)
     }
 
     /// The likeliest token, `steps` times, and the logits of each step.

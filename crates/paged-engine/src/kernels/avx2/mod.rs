@@ -1,6 +1,7 @@
 //! AVX2 with FMA and F16C: every x86-64 processor since 2013.
 #![allow(unsafe_code, reason = "intrinsics; each function states what it needs")]
 
+mod attention;
 mod columns;
 mod k_quants;
 mod small;
@@ -8,7 +9,6 @@ mod small;
 use std::arch::x86_64::*;
 
 use gguf::TensorType;
-use half::f16;
 
 use self::columns::TILE;
 use super::{Kernels, scalar};
@@ -17,7 +17,8 @@ use crate::quant::{Panel32, Panel256, Panels};
 /// The set, if this processor has it.
 pub fn kernels() -> Option<Kernels> {
     let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    there.then_some(Kernels { name: "avx2", tile: TILE, tile256, tile32, dot_f32, dot_f16, add_f16 })
+    let attention = attention::LOOPS;
+    there.then_some(Kernels { name: "avx2", tile: TILE, tile256, tile32, dot_f32, attention })
 }
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
@@ -53,54 +54,6 @@ unsafe fn dot_f32_avx2(a: *const f32, b: *const f32, eights: usize) -> f32 {
         unsafe { sum = _mm256_fmadd_ps(_mm256_loadu_ps(a.add(8 * at)), _mm256_loadu_ps(b.add(8 * at)), sum) };
     }
     horizontal_sum(sum)
-}
-
-fn dot_f16(query: &[f32], key: &[f16]) -> f32 {
-    assert_eq!(query.len(), key.len());
-    let (whole, _) = query.as_chunks::<8>();
-    // SAFETY: the features are there; both slices hold `whole.len() * 8` numbers, and `f16` is a
-    // transparent u16.
-    let sum = unsafe { dot_f16_avx2(query.as_ptr(), key.as_ptr().cast(), whole.len()) };
-    let tail = whole.len() * 8;
-    sum + (scalar::KERNELS.dot_f16)(&query[tail..], &key[tail..])
-}
-
-/// # Safety
-/// AVX2, FMA and F16C; `8 * eights` readable numbers at both pointers.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_f16_avx2(query: *const f32, key: *const u16, eights: usize) -> f32 {
-    let mut sum = _mm256_setzero_ps();
-    for at in 0..eights {
-        // SAFETY: by the contract above.
-        unsafe {
-            let key = _mm256_cvtph_ps(_mm_loadu_si128(key.add(8 * at).cast()));
-            sum = _mm256_fmadd_ps(_mm256_loadu_ps(query.add(8 * at)), key, sum);
-        }
-    }
-    horizontal_sum(sum)
-}
-
-fn add_f16(sum: &mut [f32], weight: f32, value: &[f16]) {
-    assert_eq!(sum.len(), value.len());
-    let eights = sum.len() / 8;
-    // SAFETY: the features are there; both slices hold `eights * 8` numbers.
-    unsafe { add_f16_avx2(sum.as_mut_ptr(), weight, value.as_ptr().cast(), eights) };
-    (scalar::KERNELS.add_f16)(&mut sum[eights * 8..], weight, &value[eights * 8..]);
-}
-
-/// # Safety
-/// AVX2, FMA and F16C; `8 * eights` numbers writable at `sum` and readable at `value`.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_f16_avx2(sum: *mut f32, weight: f32, value: *const u16, eights: usize) {
-    let weight = _mm256_set1_ps(weight);
-    for at in 0..eights {
-        // SAFETY: by the contract above.
-        unsafe {
-            let value = _mm256_cvtph_ps(_mm_loadu_si128(value.add(8 * at).cast()));
-            let sum = sum.add(8 * at);
-            _mm256_storeu_ps(sum, _mm256_fmadd_ps(weight, value, _mm256_loadu_ps(sum)));
-        }
-    }
 }
 
 #[target_feature(enable = "avx2")]

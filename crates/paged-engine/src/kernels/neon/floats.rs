@@ -1,11 +1,8 @@
-//! The float loops: sixteen numbers at a time in four sums, the rest by the reference.
+//! The float loop: sixteen numbers at a time in four sums, the rest by the reference.
 
 use std::arch::aarch64::*;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
-use super::columns::{four, widened};
+use super::columns::four;
 use crate::kernels::scalar;
 
 /// Numbers that one turn of a loop takes.
@@ -28,53 +25,6 @@ fn whole_f32(a: &[[f32; STEP]], b: &[[f32; STEP]]) -> f32 {
         }
     }
     total(sums)
-}
-
-pub fn dot_f16(query: &[f32], key: &[f16]) -> f32 {
-    assert_eq!(query.len(), key.len());
-    let ((query, query_rest), (keys, key_rest)) = (query.as_chunks(), key.as_chunks());
-    // SAFETY: as above.
-    let sum = unsafe { whole_f16(query, keys) };
-    sum + (scalar::KERNELS.dot_f16)(query_rest, key_rest)
-}
-
-#[target_feature(enable = "neon")]
-fn whole_f16(query: &[[f32; STEP]], key: &[[f16; STEP]]) -> f32 {
-    let mut sums = [vdupq_n_f32(0.0); 4];
-    for (query, key) in query.iter().zip(key) {
-        for ((sum, query), key) in sums.iter_mut().zip(query.as_chunks().0).zip(sixteen(key)) {
-            *sum = vfmaq_f32(*sum, four(query), key);
-        }
-    }
-    total(sums)
-}
-
-pub fn add_f16(sum: &mut [f32], weight: f32, value: &[f16]) {
-    assert_eq!(sum.len(), value.len());
-    let ((sum, sum_rest), (value, value_rest)) = (sum.as_chunks_mut(), value.as_chunks());
-    // SAFETY: as above.
-    unsafe { add_whole_f16(sum, weight, value) };
-    (scalar::KERNELS.add_f16)(sum_rest, weight, value_rest);
-}
-
-#[target_feature(enable = "neon")]
-fn add_whole_f16(sum: &mut [[f32; STEP]], weight: f32, value: &[[f16; STEP]]) {
-    let weight = vdupq_n_f32(weight);
-    for (sum, value) in sum.iter_mut().zip(value) {
-        for (sum, value) in sum.as_chunks_mut().0.iter_mut().zip(sixteen(value)) {
-            let added = vfmaq_f32(four(sum), weight, value);
-            // SAFETY: four floats.
-            unsafe { vst1q_f32(sum.as_mut_ptr(), added) };
-        }
-    }
-}
-
-#[target_feature(enable = "neon")]
-#[inline]
-fn sixteen(halves: &[f16; STEP]) -> [float32x4_t; 4] {
-    let bits = halves.as_slice().reinterpret_cast().as_chunks::<8>().0;
-    let ([a, b], [c, d]) = (widened(&bits[0]), widened(&bits[1]));
-    [a, b, c, d]
 }
 
 #[target_feature(enable = "neon")]

@@ -15,9 +15,9 @@ use gguf::TensorType;
 use self::columns::TILE;
 use self::dotprod::DotProd;
 use self::dots::Dots;
-use self::floats::{add_f16, dot_f16, dot_f32};
+use self::floats::dot_f32;
 use self::i8mm::I8mm;
-use super::Kernels;
+use super::{Kernels, attention};
 use crate::quant::{Panel32, Panel256, Panels};
 
 /// The sets that this processor has, the fastest first.
@@ -26,9 +26,10 @@ pub fn kernels() -> impl Iterator<Item = Kernels> {
 }
 
 fn set<D: Dots>() -> Option<Kernels> {
-    let kernels =
-        Kernels { name: D::NAME, tile: TILE, tile256: tile256::<D>, tile32: tile32::<D>, dot_f32, dot_f16, add_f16 };
-    D::there().then_some(kernels)
+    // The reference's loops of attention are ones that the compiler makes vectors of.
+    let attention = attention::scalar::LOOPS;
+    let (tile256, tile32) = (tile256::<D>, tile32::<D>);
+    D::there().then_some(Kernels { name: D::NAME, tile: TILE, tile256, tile32, dot_f32, attention })
 }
 
 // The functions below are handed out by `set` alone, so the extension they need is there.

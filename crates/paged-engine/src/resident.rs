@@ -1,0 +1,231 @@
+//! One model on the engine's thread: its sequences, the oldest first, and one step of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::Error;
+use crate::kernels::team::Team;
+use crate::kv::{BlockId, Layout, Share, Step, Store};
+use crate::model::{Batch, Decoder};
+use crate::schedule::pace::{Measured, Pace, Rhythm};
+use crate::schedule::{Limits, Standing, next_in, plan, victim};
+use crate::sequence::Sequence;
+use crate::shared::Shared;
+
+pub struct Resident {
+    decoder: Box<Decoder>,
+    layout: Layout,
+    shared: Arc<Shared>,
+    share: Arc<Share>,
+    /// Sequences that may run at once.
+    most: usize,
+    sequences: Vec<Sequence>,
+    pace: Pace,
+    /// A step of it panicked; it runs no more.
+    broken: bool,
+}
+
+/// Under what a step runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The rhythm of those who decode on the other models.
+    pub rhythm: Rhythm,
+    /// Whether waiting sequences may be let in.
+    pub admit: bool,
+}
+
+impl Resident {
+    pub fn new(decoder: Box<Decoder>, layout: Layout, shared: Arc<Shared>, share: Arc<Share>, most: usize) -> Self {
+        Self { decoder, layout, shared, share, most, sequences: Vec::new(), pace: Pace::default(), broken: false }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Takes a sequence in, to wait.
+    pub fn submit(&mut self, sequence: Sequence) {
+        if self.broken {
+            return sequence.fail(broken());
+        }
+        self.sequences.push(sequence);
+        self.publish();
+    }
+
+    pub fn forget_abandoned(&mut self) {
+        let gone: Vec<Sequence> = self.sequences.extract_if(.., |sequence| sequence.is_abandoned()).collect();
+        if !gone.is_empty() {
+            // Before their sinks are dropped: whoever waits for that may look at the numbers.
+            self.publish();
+        }
+    }
+
+    /// Ends every sequence with this error, and gives every block up.
+    pub fn end(&mut self, error: &Error) {
+        let sequences = std::mem::take(&mut self.sequences);
+        self.publish();
+        sequences.into_iter().for_each(|sequence| sequence.fail(error.clone()));
+    }
+
+    /// Gives up what is cached too; nothing will be published any more.
+    pub fn close(&mut self, error: &Error) {
+        self.end(error);
+        self.share.close();
+    }
+
+    /// The rhythm of its sequences that decode.
+    pub fn rhythm(&self) -> Rhythm {
+        let decoding = self.standings().iter().filter(|standing| standing.started && standing.decoding).count();
+        self.pace.rhythm(decoding)
+    }
+
+    /// Sequences that hold blocks.
+    pub fn holders(&self) -> usize {
+        self.standings().iter().filter(|standing| standing.started).count()
+    }
+
+    /// Makes the one whose turn it is give way, though nobody of this model asked. `false` if none
+    /// holds blocks.
+    pub fn give_way(&mut self) -> bool {
+        let standings = self.standings();
+        let youngest = standings.iter().rposition(|standing| standing.started);
+        let Some(at) = victim(&standings, usize::MAX).or(youngest) else { return false };
+        self.preempt(at);
+        self.publish();
+        true
+    }
+
+    /// Ends the sequence that holds blocks, or else the oldest, because it can never go on.
+    pub fn fail_stuck(&mut self) {
+        let at = self.standings().iter().position(|standing| standing.started).unwrap_or(0);
+        if at < self.sequences.len() {
+            let message = "the pool of keys and values is too small for one sequence";
+            self.sequences.remove(at).fail(Error::Internal(message.into()));
+        }
+        self.publish();
+    }
+
+    /// Runs one step and gives its tokens; 0 if there was nothing that could be run.
+    pub fn step(&mut self, terms: Terms, store: &mut Store, team: &mut Team) -> usize {
+        let started = Instant::now();
+        let limits =
+            Limits { sequences: self.most, prompt_tokens: self.pace.prompt_tokens(self.rhythm().and(terms.rhythm)) };
+        if terms.admit {
+            self.admit(limits);
+        }
+        let work = self.with_room(plan(&self.standings(), limits), store);
+        if work.is_empty() {
+            return 0;
+        }
+        let standings = self.standings();
+        let decoding = work.iter().filter(|(at, _)| standings[*at].decoding).count();
+        let tokens = work.iter().map(|(_, count)| count).sum::<usize>();
+        // A bug in a kernel must not take the other models along.
+        match catch_unwind(AssertUnwindSafe(|| self.compute(&work, store, team))) {
+            Ok(logits) => {
+                self.advance(&work, logits);
+                let seconds = started.elapsed().as_secs_f64();
+                self.pace.record(Measured { decoding, prompt: tokens - decoding, seconds });
+            }
+            Err(_panic) => {
+                self.broken = true;
+                self.end(&broken());
+            }
+        }
+        self.shared.counts.steps.fetch_add(1, Ordering::Relaxed);
+        self.shared.counts.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        self.publish();
+        tokens
+    }
+
+    /// Lets in who waits, while there is room. Who runs keeps a block each to grow into.
+    fn admit(&mut self, limits: Limits) {
+        while let Some(at) = next_in(&self.standings(), limits) {
+            let spare = self.holders();
+            let Some((asked, found)) = self.sequences[at].admit(spare) else { return };
+            self.shared.counts.prefix_queries.fetch_add(asked as u64, Ordering::Relaxed);
+            self.shared.counts.prefix_hits.fetch_add(found as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The part of the work that has blocks, in the order of the sequences.
+    fn with_room(&mut self, planned: Vec<(usize, usize)>, store: &mut Store) -> Vec<(usize, usize)> {
+        let mut work: Vec<(usize, usize)> = Vec::new();
+        let mut given_up = Vec::new();
+        for (at, count) in planned {
+            while !given_up.contains(&at) {
+                if let Some(copies) = self.sequences[at].reserve(count) {
+                    copies.into_iter().for_each(|(from, to)| store.copy(from, to));
+                    work.push((at, count));
+                    break;
+                }
+                let Some(other) = victim(&self.standings(), at) else { break };
+                self.preempt(other);
+                work.retain(|(chosen, _)| *chosen != other);
+                given_up.push(other);
+            }
+        }
+        work.sort_unstable();
+        work
+    }
+
+    fn compute(&self, work: &[(usize, usize)], store: &mut Store, team: &mut Team) -> Vec<f32> {
+        let batch = self.batch(work);
+        let tables: Vec<&[BlockId]> =
+            work.iter().map(|(at, count)| self.sequences[*at].blocks_of_next(*count)).collect();
+        tables.iter().for_each(|blocks| store.provide(&self.layout, blocks));
+        self.decoder.forward(team, &batch, &mut Step::new(store, self.layout, tables))
+    }
+
+    fn batch(&self, work: &[(usize, usize)]) -> Batch {
+        let mut batch = Batch::default();
+        for (table, (at, count)) in work.iter().enumerate() {
+            let (tokens, first) = self.sequences[*at].next(*count);
+            batch.tokens.extend_from_slice(tokens);
+            batch.positions.extend(first..first + count);
+            batch.sequences.extend(std::iter::repeat_n(table, *count));
+            if self.sequences[*at].completes(*count) {
+                batch.logits.push(batch.tokens.len() - 1);
+            }
+        }
+        batch
+    }
+
+    fn advance(&mut self, work: &[(usize, usize)], mut logits: Vec<f32>) {
+        let mut rows = logits.chunks_exact_mut(self.shared.config.vocabulary);
+        let mut over = Vec::new();
+        for (at, count) in work {
+            let sequence = &mut self.sequences[*at];
+            let completes = sequence.completes(*count);
+            sequence.computed(*count);
+            if completes
+                && let Some(row) = rows.next()
+                && !sequence.advance(row, &self.shared.tokenizer)
+            {
+                over.push(*at);
+            }
+        }
+        over.into_iter().rev().for_each(|at| drop(self.sequences.remove(at)));
+    }
+
+    fn preempt(&mut self, at: usize) {
+        self.sequences[at].preempt();
+        self.shared.counts.preemptions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        self.sequences.iter().map(|sequence| sequence.standing()).collect()
+    }
+
+    fn publish(&self) {
+        let running = self.holders() as u64;
+        self.shared.counts.running.store(running, Ordering::Relaxed);
+        self.shared.counts.waiting.store(self.sequences.len() as u64 - running, Ordering::Relaxed);
+    }
+}
+
+fn broken() -> Error {
+    Error::Internal("a step of this model panicked: load it again".into())
+}
