@@ -87,11 +87,10 @@ impl Resident {
     }
 
     /// Makes the one whose turn it is give way, though nobody of this model asked. `false` if none
-    /// holds blocks.
+    /// can.
     pub fn give_way(&mut self) -> bool {
-        let standings = self.standings();
-        let youngest = standings.iter().rposition(|standing| standing.started);
-        let Some(at) = victim(&standings, usize::MAX).or(youngest) else { return false };
+        // Who is protected has room to come further: where nobody can go on, nobody is.
+        let Some(at) = victim(&self.standings(), usize::MAX) else { return false };
         self.preempt(at);
         self.publish();
         true

@@ -177,6 +177,7 @@ impl Sequence {
 
     /// Gives the blocks back; everything is computed again later, to the same numbers.
     pub fn preempt(&mut self) {
+        debug_assert!(!self.standing().protected, "it gives way twice in a row");
         self.table.clear();
         self.computed = 0;
         self.gave_way_at = Some(self.tokens.len());

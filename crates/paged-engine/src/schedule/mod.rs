@@ -7,6 +7,8 @@
 //! [`turns`] says which model goes next.
 
 pub mod pace;
+#[cfg(test)]
+mod simulation;
 pub mod turns;
 
 use std::cmp::Reverse;
