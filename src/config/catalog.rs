@@ -218,6 +218,7 @@ impl Check<'_> {
             model: id.into(),
             context: self.context(id, model, defaults, summary.as_deref()),
             sequences: self.sequences(id, model, defaults),
+            kv_type: model.kv_type.or(defaults.kv_type).unwrap_or_default(),
             source,
             summary,
         };

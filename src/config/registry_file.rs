@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::Problems;
 use crate::domain::Bytes;
+use crate::engine::KvType;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -67,6 +68,7 @@ pub struct Settings {
     pub engine: Option<Spanned<String>>,
     pub context: Option<Spanned<u32>>,
     pub sequences: Option<Spanned<u32>>,
+    pub kv_type: Option<KvType>,
     #[serde(default)]
     pub queue: Queue,
     #[serde(default, deserialize_with = "duration")]
@@ -115,6 +117,7 @@ pub struct Model {
     pub engine: Option<Spanned<String>>,
     pub context: Option<Spanned<u32>>,
     pub sequences: Option<Spanned<u32>>,
+    pub kv_type: Option<KvType>,
     #[serde(default)]
     pub queue: Queue,
     #[serde(default, deserialize_with = "duration")]

@@ -25,8 +25,8 @@ pub use choice::{Choice, Engines};
 pub use error::Error;
 pub use stream::{TokenSink, TokenStream, token_channel};
 pub use types::{
-    Capabilities, Dry, FinishReason, Footprint, GenerateRequest, Grammar, LoadSpec, Logprob, Message, Piece, Prompt,
-    Released, Role, Sampling, Stats, Support, Timings, TokenEvent, TokenLogprobs, Usage,
+    Capabilities, Dry, FinishReason, Footprint, GenerateRequest, Grammar, KvType, LoadSpec, Logprob, Message, Piece,
+    Prompt, Released, Role, Sampling, Stats, Support, Timings, TokenEvent, TokenLogprobs, Usage,
 };
 
 /// Something that can load models.

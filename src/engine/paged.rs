@@ -11,8 +11,9 @@ use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
 use super::{
-    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, LoadSpec, LoadedModel, Message, Piece,
-    Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream, Usage, token_channel,
+    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, KvType, LoadSpec, LoadedModel, Message,
+    Piece, Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream, Usage,
+    token_channel,
 };
 
 /// The name the registry file and the status pages use.
@@ -68,7 +69,11 @@ impl Engine for Paged {
         let engine = self.engine.clone();
         let loading = tokio::task::spawn_blocking(move || {
             let (context, sequences) = (spec.context as usize, spec.sequences as usize);
-            let options = LoadOptions { context, sequences, ..LoadOptions::default() };
+            let kv = match spec.kv_type {
+                KvType::F16 => paged_engine::KvType::F16,
+                KvType::Q8_0 => paged_engine::KvType::Q8_0,
+            };
+            let options = LoadOptions { context, sequences, kv, ..LoadOptions::default() };
             let model = engine.load(&spec.source, options).map_err(load_error)?;
             let chat = chat_template(&spec.source)?;
             let (weights_mapped, weights_private) = model.bytes();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use decoding::{Dry, Grammar, Sampling};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::domain::ModelId;
@@ -30,6 +30,19 @@ pub struct LoadSpec {
     pub context: u32,
     /// Sequences that may run at once.
     pub sequences: u32,
+    /// For engines that can choose.
+    pub kv_type: KvType,
+}
+
+/// What keys and values are kept as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    /// Half precision.
+    #[default]
+    F16,
+    /// 8-bit codes, and a scale for every 32 of them.
+    Q8_0,
 }
 
 /// Bytes by what they are for. Every number of it is in bytes.

@@ -128,6 +128,8 @@ impl Guard {
         metrics.request_success.with_label_values(&[model, reason]).inc();
         let model = [model];
         metrics.prompt_tokens.with_label_values(&model).inc_by(usage.prompt.into());
+        metrics.prefix_cache_queries.with_label_values(&model).inc_by(usage.prompt.into());
+        metrics.prefix_cache_hits.with_label_values(&model).inc_by(usage.cached.into());
         metrics.generation_tokens.with_label_values(&model).inc_by(usage.completion.into());
         metrics.request_prompt_tokens.with_label_values(&model).observe(usage.prompt.into());
         metrics.request_generation_tokens.with_label_values(&model).observe(usage.completion.into());

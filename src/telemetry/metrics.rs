@@ -70,6 +70,10 @@ metrics! {
     requests_waiting: IntGaugeVec("vllm:num_requests_waiting", ["model_name"]),
     /// Prompt tokens processed.
     prompt_tokens: IntCounterVec("vllm:prompt_tokens_total", ["model_name"]),
+    /// Prompt tokens of requests that ended, looked up in the prefix cache.
+    prefix_cache_queries: IntCounterVec("vllm:prefix_cache_queries_total", ["model_name"]),
+    /// Prompt tokens of requests that ended, found in the prefix cache.
+    prefix_cache_hits: IntCounterVec("vllm:prefix_cache_hits_total", ["model_name"]),
     /// Tokens generated.
     generation_tokens: IntCounterVec("vllm:generation_tokens_total", ["model_name"]),
     /// Requests that ran to their end, by reason.

@@ -17,7 +17,14 @@ const POOL: u64 = 64 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fake_engine_keeps_the_contract() {
     let model = ModelId::from("fake");
-    let spec = LoadSpec { model, source: PathBuf::new(), summary: None, context: 512, sequences: 4 };
+    let spec = LoadSpec {
+        model,
+        source: PathBuf::new(),
+        summary: None,
+        context: 512,
+        sequences: 4,
+        kv_type: Default::default(),
+    };
     let steady = Script { token_time: Duration::from_millis(2), ..Script::default() };
     engine_contract(Arc::new(Fake::new(steady)), spec, &PROMPTS).await;
 }

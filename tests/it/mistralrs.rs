@@ -213,7 +213,7 @@ async fn files_that_are_no_models_are_load_errors() {
     let write = |name: &str, content: &[u8]| {
         let source = dir.path().join(name);
         std::fs::write(&source, content).unwrap();
-        LoadSpec { model: name.into(), source, summary: None, context: 512, sequences: 1 }
+        LoadSpec { model: name.into(), source, summary: None, context: 512, sequences: 1, kv_type: Default::default() }
     };
     let engine = MistralRs::new().unwrap();
     let garbage = write("garbage", b"not a model");

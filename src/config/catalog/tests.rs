@@ -4,8 +4,8 @@ use gguf::{Array, TensorType, Writer};
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::Engine;
 use crate::engine::fake::Fake;
+use crate::engine::{Engine, KvType};
 
 /// An engine for GGUF files, so that `auto` has something to take: the fake under another name.
 struct Reads(Fake);
@@ -104,6 +104,24 @@ fn single_mode_keeps_one_model_and_preloads_it() {
     assert!(house.problems(&format!("version: 1\nmode: single\n{models}")).contains("several models are listed"));
     let missing = house.problems(&format!("version: 1\nmode: single\nsingle: {{ model: c }}\n{models}"));
     assert_eq!(missing, "registry.yaml:3: single.model: there is no model `c`");
+}
+
+#[test]
+fn keys_and_values_are_halves_unless_the_file_says_codes() {
+    let house = House::new();
+    house.file("a.gguf", &model("llama"));
+    let yaml = |defaults: &str, kv_type: &str| {
+        let models = format!("models:\n  a: {{ source: a.gguf }}\n  b: {{ source: a.gguf{kv_type} }}\n");
+        format!("version: 1\nmemory: {{ budget: 1MiB }}\n{defaults}{models}")
+    };
+    let kinds = |yaml: &str| {
+        let catalog = house.check(yaml).unwrap();
+        (catalog.models["a"].spec.kv_type, catalog.models["b"].spec.kv_type)
+    };
+    assert_eq!(kinds(&yaml("", "")), (KvType::F16, KvType::F16));
+    assert_eq!(kinds(&yaml("defaults: { kv_type: q8_0 }\n", ", kv_type: f16")), (KvType::Q8_0, KvType::F16));
+    let unknown = house.problems(&yaml("", ", kv_type: q4"));
+    assert!(unknown.contains("models.b.kv_type") && unknown.contains("q8_0"), "{unknown}");
 }
 
 #[test]

@@ -51,5 +51,5 @@ impl SyntheticModel {
 pub fn spec(name: &str, source: PathBuf, context: u32) -> LoadSpec {
     let header = gguf::Header::read(&source).unwrap();
     let summary = Some(Arc::new(gguf::Summary::of(&header).unwrap()));
-    LoadSpec { model: name.into(), source, summary, context, sequences: 1 }
+    LoadSpec { model: name.into(), source, summary, context, sequences: 1, kv_type: Default::default() }
 }
