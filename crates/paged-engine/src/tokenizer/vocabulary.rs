@@ -162,14 +162,12 @@ impl Names {
     }
 
     fn enter(&mut self, id: u32, name: &str) {
-        let (text, ends, hasher) = (&self.text, &self.ends, &self.hasher);
+        let (text, ends, hasher) = (self.text.as_bytes(), &self.ends, &self.hasher);
         let known = |id: &u32| slice(ends, *id).and_then(|range| text.get(range)).unwrap_or_default();
         if !name.is_empty() {
-            let entry = self.ids.entry(
-                hasher.hash_one(name),
-                |other| known(other) == name,
-                |other| hasher.hash_one(known(other)),
-            );
+            let hash = hasher.hash_one(name.as_bytes());
+            let same = |other: &u32| known(other) == name.as_bytes();
+            let entry = self.ids.entry(hash, same, |other| hasher.hash_one(known(other)));
             *entry.insert(id).into_mut() = id;
         }
     }
@@ -179,7 +177,10 @@ impl Names {
     }
 
     fn id(&self, name: &str) -> Option<u32> {
-        self.ids.find(self.hasher.hash_one(name), |id| self.get(*id) == Some(name)).copied()
+        // As bytes, which saves the search for the borders of characters.
+        let (text, name) = (self.text.as_bytes(), name.as_bytes());
+        let same = |id: &u32| slice(&self.ends, *id).and_then(|range| text.get(range)) == Some(name);
+        self.ids.find(self.hasher.hash_one(name), same).copied()
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> {
