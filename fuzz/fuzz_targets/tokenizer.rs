@@ -12,8 +12,24 @@ const BYTE_LEVEL: &[u8] = include_bytes!("../../crates/paged-engine/tests/vocabu
 const SENTENCE_PIECE: &[u8] = include_bytes!("../../crates/paged-engine/tests/vocabularies/sentence_piece.gguf");
 
 const FAMILIES: [&str; 18] = [
-    "default", "gpt-2", "smollm", "llama-bpe", "dbrx", "qwen2", "qwen35", "ufakzeka", "seed-coder", "minicpm5",
-    "tekken", "gpt-4o", "falcon", "deepseek-llm", "deepseek-coder", "deepseek-v3", "viking", "poro-chat",
+    "default",
+    "gpt-2",
+    "smollm",
+    "llama-bpe",
+    "dbrx",
+    "qwen2",
+    "qwen35",
+    "ufakzeka",
+    "seed-coder",
+    "minicpm5",
+    "tekken",
+    "gpt-4o",
+    "falcon",
+    "deepseek-llm",
+    "deepseek-coder",
+    "deepseek-v3",
+    "viking",
+    "poro-chat",
 ];
 
 static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
