@@ -165,7 +165,7 @@ fn start(
     let max_tokens = request.max_tokens.map_or(room, |most| most as usize);
     let (sink, stream) = token_channel(u32::try_from(max_tokens.min(room)).unwrap_or(u32::MAX));
     let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
-    let sink = Forward { sink, prompt: length, model: Arc::downgrade(model) };
+    let sink = Forward { sink, prompt: length, cached: 0, model: Arc::downgrade(model) };
     let request = Request {
         prompt,
         max_tokens,

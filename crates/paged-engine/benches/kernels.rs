@@ -16,12 +16,12 @@ use paged_engine::quant::{Activations, Kind};
 const BYTES: usize = 160 << 20;
 const BATCHES: [usize; 7] = [1, 2, 4, 8, 20, 64, 128];
 
-fn main() {
+fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let named = arguments.next().and_then(|name| Kernels::named(&name));
     let threads = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(0);
     let kernels = named.unwrap_or_else(Kernels::best);
-    let mut team = Team::new(threads).expect("threads");
+    let mut team = Team::new(threads)?;
     println!("kernels {}, threads {}; G products/s by rows of the batch", kernels.name, team.threads());
     println!("{:>22} {}", "", BATCHES.map(|batch| format!("{batch:>6}")).join(" "));
     for weights in [T::Q3_K, T::Q4_K, T::Q5_K, T::Q6_K, T::Q2_K, T::Q4_0, T::Q5_1, T::Q8_0, T::IQ4_NL] {
@@ -31,6 +31,7 @@ fn main() {
             println!("{:>22} {rates}", format!("{weights} {rows}x{width}"));
         }
     }
+    Ok(())
 }
 
 fn rate(team: &mut Team, kernels: Kernels, (weights, rows, width): (T, usize, usize), batch: usize) -> f64 {

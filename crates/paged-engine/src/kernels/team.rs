@@ -242,7 +242,6 @@ impl<'a, T> Parts<'a, T> {
     ///
     /// # Safety
     /// No two parts that are in use at the same time overlap.
-    #[expect(clippy::mut_from_ref, reason = "the contract says why no two of them are the same")]
     pub unsafe fn part(&self, first: usize, length: usize) -> &'a mut [T] {
         let first = first.min(self.length);
         // SAFETY: inside the slice, which is borrowed for as long as this value's lifetime.

@@ -304,7 +304,7 @@ fn q6(blocks: Blocks, to: &mut Unpacked) {
     let columns = blocks.columns(192);
     // Signed bytes, so the upper halves of the words are filled by their sign.
     let signed = |words| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words));
-    to.scales = each_scale(columns).map(|scale| signed(scale));
+    to.scales = each_scale(columns).map(signed);
     each_pair(&columns, &mut to.mins);
     // Codes are 32 too large.
     to.mins = to.mins.map(|scale| _mm256_slli_epi16::<5>(signed(scale)));
