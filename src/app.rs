@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use paged_engine::kernels::Kernels;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,13 +24,14 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The engines of this build, in the order `auto` tries them.
 ///
-/// `kv_bytes` is what keys and values of the paged engine's models may take together.
+/// `kv_bytes` is what keys and values of the paged engine's models may take together, `kernels` what
+/// it multiplies with.
 ///
 /// # Errors
 /// The system gives an engine no threads.
-pub fn engines(kv_bytes: u64) -> std::io::Result<Engines> {
+pub fn engines(kv_bytes: u64, kernels: Kernels) -> std::io::Result<Engines> {
     Ok(Engines::new(vec![
-        Arc::new(Paged::start(kv_bytes)?),
+        Arc::new(Paged::with(kv_bytes, kernels)?),
         #[cfg(feature = "mistralrs")]
         Arc::new(crate::engine::mistralrs::MistralRs::new()?),
         Arc::new(Fake::default()),

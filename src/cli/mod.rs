@@ -8,6 +8,7 @@ mod validate;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use paged_engine::kernels::Kernels;
 
 use crate::app;
 use crate::config::registry_file::RegistryFile;
@@ -42,6 +43,26 @@ struct Registry {
     /// The registry file.
     #[arg(long = "registry", value_name = "FILE", default_value = "model-registry.yaml", env = "PENSIEVE_REGISTRY")]
     file: PathBuf,
+    #[command(flatten)]
+    kernels: KernelsFlag,
+}
+
+/// What the paged engine multiplies with.
+#[derive(Debug, Args)]
+struct KernelsFlag {
+    /// The set of kernels, such as `avx2`; without it the fastest of this processor.
+    #[arg(long = "kernels", value_name = "SET", env = "PENSIEVE_KERNELS")]
+    set: Option<String>,
+}
+
+impl KernelsFlag {
+    fn kernels(&self) -> Result<Kernels, Failure> {
+        let Some(name) = &self.set else { return Ok(Kernels::best()) };
+        Kernels::named(name).ok_or_else(|| {
+            let names: Vec<&str> = Kernels::all().map(|kernels| kernels.name).collect();
+            Failure::Configuration(format!("no kernels `{name}` on this processor; there are {}", names.join(", ")))
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +91,7 @@ impl Registry {
     /// The checked catalog of the file.
     fn catalog(&self) -> Result<Catalog, Failure> {
         let file = RegistryFile::read(&self.file)?;
-        let engines = app::engines(file.memory.kv_pool_bytes())
+        let engines = app::engines(file.memory.kv_pool_bytes(), self.kernels.kernels()?)
             .map_err(|error| Failure::Internal(format!("an engine cannot start: {error}")))?;
         Ok(Catalog::of(&file, &self.file, &engines)?)
     }

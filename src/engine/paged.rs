@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gguf::Header;
+use paged_engine::kernels::Kernels;
 use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
@@ -36,7 +37,15 @@ impl Paged {
     /// # Errors
     /// The system gives no threads.
     pub fn start(kv_bytes: u64) -> std::io::Result<Self> {
-        let engine = paged_engine::Engine::start(Options { threads: 0, kv_bytes })?;
+        Self::with(kv_bytes, Kernels::best())
+    }
+
+    /// The same with kernels that somebody chose.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn with(kv_bytes: u64, kernels: Kernels) -> std::io::Result<Self> {
+        let engine = paged_engine::Engine::start(Options { kv_bytes, kernels, ..Options::default() })?;
         Ok(Self { engine: Arc::new(engine) })
     }
 }

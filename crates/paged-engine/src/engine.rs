@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
 use crate::grammar::Grammars;
+use crate::kernels::Kernels;
 use crate::kernels::team::Team;
 use crate::kv::{BLOCK, KvType, Layout, Pool, Share, Table, Use};
 use crate::model::Decoder;
@@ -28,12 +29,22 @@ pub struct Options {
     pub threads: usize,
     /// Bytes of keys and values of all models together.
     pub kv_bytes: u64,
+    /// What multiplies.
+    pub kernels: Kernels,
+}
+
+impl Default for Options {
+    /// A thread a core, a gibibyte of keys and values, the fastest kernels of this processor.
+    fn default() -> Self {
+        Self { threads: 0, kv_bytes: 1 << 30, kernels: Kernels::best() }
+    }
 }
 
 /// A running engine. Dropping the last handle to it and its models ends its threads.
 pub struct Engine {
     commands: SyncSender<Command>,
     pool: Arc<Pool>,
+    kernels: Kernels,
     next_key: AtomicU64,
 }
 
@@ -80,7 +91,7 @@ impl Engine {
         let models = Models::new(Arc::clone(&pool), team);
         let run = move || models.run(&inbox);
         std::thread::Builder::new().name("paged-engine".into()).spawn(run)?;
-        Ok(Self { commands, pool, next_key: AtomicU64::new(0) })
+        Ok(Self { commands, pool, kernels: options.kernels, next_key: AtomicU64::new(0) })
     }
 
     /// Bytes of keys and values that sequences of all models use.
@@ -101,7 +112,7 @@ impl Engine {
     pub fn load(&self, path: &Path, options: LoadOptions) -> Result<Model, Error> {
         let weights = Weights::open(path)?;
         let tokenizer = Tokenizer::of(&weights.header)?;
-        let decoder = Decoder::new(weights, options.context)?;
+        let decoder = Decoder::new(weights, options.context, self.kernels)?;
         let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, options.kv));
         let context = options.context.min(config.context);
         let pool_blocks = self.room_for(context, layout)?;

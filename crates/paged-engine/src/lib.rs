@@ -17,7 +17,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let engine = Engine::start(Options { threads: 0, kv_bytes: 64 << 20 })?;
+//! let engine = Engine::start(Options { kv_bytes: 64 << 20, ..Options::default() })?;
 //! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20, ..LoadOptions::default() })?;
 //! let prompt = model.tokenizer().encode("Once upon a time");
 //! let request = Request { prompt, max_tokens: 32, ..Request::default() };

@@ -122,9 +122,12 @@ impl Resident {
         let decoding = work.iter().filter(|(at, _)| standings[*at].decoding).count();
         let tokens = work.iter().map(|(_, count)| count).sum::<usize>();
         // A bug in a kernel must not take the other models along.
-        match catch_unwind(AssertUnwindSafe(|| self.compute(&work, store, team))) {
-            Ok(logits) => {
-                self.advance(&work, logits);
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            let logits = self.compute(&work, store, team);
+            self.advance(&work, logits, team);
+        }));
+        match step {
+            Ok(()) => {
                 let seconds = started.elapsed().as_secs_f64();
                 self.pace.record(Measured { decoding, prompt: tokens - decoding, seconds });
             }
@@ -192,20 +195,31 @@ impl Resident {
         batch
     }
 
-    fn advance(&mut self, work: &[(usize, usize)], mut logits: Vec<f32>) {
+    /// Gives every sequence whose known tokens are all computed its next token.
+    fn advance(&mut self, work: &[(usize, usize)], mut logits: Vec<f32>, team: &mut Team) {
         let mut rows = logits.chunks_exact_mut(self.shared.config.vocabulary);
-        let mut over = Vec::new();
-        for (at, count) in work {
-            let sequence = &mut self.sequences[*at];
+        let mut choices = Vec::new();
+        let mut counts = work.iter().peekable();
+        for (at, sequence) in self.sequences.iter_mut().enumerate() {
+            let Some((_, count)) = counts.next_if(|(chosen, _)| *chosen == at) else { continue };
             let completes = sequence.completes(*count);
             sequence.computed(*count);
-            if completes
-                && let Some(row) = rows.next()
-                && !sequence.advance(row, &self.shared.tokenizer)
-            {
-                over.push(*at);
+            if completes && let Some(row) = rows.next() {
+                choices.push((at, sequence, row, None));
             }
         }
+        // A choice looks at the whole vocabulary, so it is worth a core of its own.
+        team.chunks(&mut choices, 1, |_, choice| {
+            for (_, sequence, row, chosen) in choice {
+                *chosen = Some(sequence.choose(row));
+            }
+        });
+        let tokenizer = &self.shared.tokenizer;
+        let ended = |(at, sequence, _, chosen): (usize, &mut Sequence, &mut [f32], Option<_>)| match chosen {
+            Some(chosen) => (!sequence.advance(chosen, tokenizer)).then_some(at),
+            None => None,
+        };
+        let over: Vec<usize> = choices.into_iter().filter_map(ended).collect();
         over.into_iter().rev().for_each(|at| drop(self.sequences.remove(at)));
     }
 

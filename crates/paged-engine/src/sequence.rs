@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use decoding::grammar::Matcher;
-use decoding::{AnswerText, Chooser, Grammar, Matched, Sampling, TokenLogprobs};
+use decoding::{AnswerText, Chooser, Chosen, Grammar, GrammarError, Matched, Sampling, TokenLogprobs};
 
 use crate::Error;
 use crate::kv::{BLOCK, BlockId, Table};
@@ -193,15 +193,20 @@ impl Sequence {
         self.sink.send(Event::Failed(error));
     }
 
-    /// Takes the logits behind the last token: chooses, tells. `false` once the sequence is over.
-    pub fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> bool {
+    /// Chooses the next token by the logits behind the last, which are changed in place.
+    pub fn choose(&mut self, logits: &mut [f32]) -> Result<Chosen, GrammarError> {
+        self.chooser.next(logits)
+    }
+
+    /// Takes the token that was chosen, and tells of it. `false` once the sequence is over.
+    pub fn advance(&mut self, chosen: Result<Chosen, GrammarError>, tokenizer: &Tokenizer) -> bool {
         if self.first_token.is_none() {
             self.first_token = Some(Instant::now());
             if !self.sink.send(Event::Prefill { tokens: self.prompt, cached: self.cached }) {
                 return false;
             }
         }
-        let chosen = match self.chooser.next(logits) {
+        let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(error) => {
                 self.table.clear();

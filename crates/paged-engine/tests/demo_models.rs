@@ -20,7 +20,7 @@ impl Sink for Forward {
 }
 
 fn engine(kv_bytes: u64) -> Engine {
-    Engine::start(Options { threads: 2, kv_bytes }).unwrap()
+    Engine::start(Options { threads: 2, kv_bytes, ..Options::default() }).unwrap()
 }
 
 fn load(engine: &Engine, skill: &str) -> Model {

@@ -5,6 +5,7 @@
 mod support;
 
 use gguf::{Array, Header, TensorType, Value, Writer};
+use paged_engine::kernels::Kernels;
 use paged_engine::model::Decoder;
 use paged_engine::tokenizer::Tokenizer;
 use paged_engine::weights::Weights;
@@ -27,7 +28,7 @@ fn load(name: &str, bytes: &[u8]) {
     let file = TempFile::new(name, bytes);
     if let Ok(weights) = Weights::open(&file.0) {
         let _ = Tokenizer::of(&weights.header);
-        let _ = Decoder::new(weights, 256);
+        let _ = Decoder::new(weights, 256, Kernels::best());
     }
 }
 

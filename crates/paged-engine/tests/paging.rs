@@ -31,7 +31,7 @@ impl Sink for Listener {
 }
 
 fn engine(kv_bytes: u64) -> Engine {
-    Engine::start(Options { threads: 2, kv_bytes }).unwrap()
+    Engine::start(Options { threads: 2, kv_bytes, ..Options::default() }).unwrap()
 }
 
 fn load(engine: &Engine, options: LoadOptions) -> Model {

@@ -1,7 +1,7 @@
 //! `pensieve bench engine`: the paged engine alone, without gateway and HTTP.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use decoding::Sampling;
 use paged_engine::{Engine, Event, LoadOptions, Model, Options, Request, Sink};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, KernelsFlag};
 
 #[derive(Debug, Args)]
 pub(super) struct EngineBench {
@@ -28,16 +28,22 @@ pub(super) struct EngineBench {
     /// Threads that compute; 0 for one a core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    #[command(flatten)]
+    kernels: KernelsFlag,
     /// Times each number is measured; the best counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
 
+/// Answers are so many times as long as what is measured of them: the first sequences are ahead when
+/// the last begins.
+const MARGIN: usize = 4;
+
 /// What one round took.
 struct Round {
-    /// Until every sequence had its first token.
+    /// Until every prompt was read.
     prefill: Duration,
-    /// From then on, and the tokens that came in it.
+    /// While all sequences decoded, and the tokens that came in it.
     decode: Duration,
     decoded: usize,
 }
@@ -45,15 +51,16 @@ struct Round {
 impl EngineBench {
     pub fn run(self) -> Result<(), Failure> {
         let failure = |error: String| Failure::Configuration(format!("{}: {error}", self.model.display()));
-        let options = Options { threads: self.threads, kv_bytes: 4 << 30 };
+        let kernels = self.kernels.kernels()?;
+        let options = Options { threads: self.threads, kv_bytes: 4 << 30, kernels };
         let engine = Engine::start(options).map_err(|error| Failure::Internal(error.to_string()))?;
         let most = self.sequences.iter().copied().max().unwrap_or(1);
         // Every round has the same prompts: with a prefix cache only the first would read them.
-        let context = self.prompt + self.tokens;
+        let context = self.prompt + MARGIN * self.tokens;
         let load = LoadOptions { context, sequences: most, prefix_cache: false, ..LoadOptions::default() };
         let started = Instant::now();
         let model = engine.load(&self.model, load).map_err(|error| failure(error.to_string()))?;
-        println!("loaded in {:?}; kernels: {}", started.elapsed(), paged_engine::kernels::Kernels::best().name);
+        println!("loaded in {:?}; kernels: {}", started.elapsed(), kernels.name);
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(["sequences", "prefill tok/s", "decode tok/s"]);
@@ -70,34 +77,51 @@ impl EngineBench {
         Ok(())
     }
 
+    /// Prompts alone first, then the same with answers: what is counted is the time in which all
+    /// sequences decode, so that neither shares its steps with the other.
     fn round(&self, model: &Model, sequences: usize) -> Result<Round, String> {
-        let (sender, events) = channel();
         let started = Instant::now();
+        let mut prefill = Duration::ZERO;
+        for (event, at) in self.submit(model, sequences, 1)? {
+            match event {
+                Event::Prefill { .. } => prefill = at - started,
+                Event::Failed(error) => return Err(error.to_string()),
+                Event::Token { .. } | Event::Finished { .. } => {}
+            }
+        }
+        let (mut waiting, mut since, mut ended, mut decoded) = (sequences, started, started, 0);
+        for (event, at) in self.submit(model, sequences, MARGIN * self.tokens)? {
+            match event {
+                Event::Prefill { .. } => {
+                    waiting -= 1;
+                    since = at;
+                }
+                Event::Token { .. } if waiting == 0 && at > since => {
+                    decoded += 1;
+                    ended = at;
+                }
+                Event::Failed(error) => return Err(error.to_string()),
+                Event::Token { .. } => {}
+                Event::Finished { .. } => break,
+            }
+            if decoded == self.tokens * sequences {
+                break;
+            }
+        }
+        Ok(Round { prefill, decode: ended - since, decoded })
+    }
+
+    /// Starts these sequences; dropping what comes back ends them.
+    fn submit(&self, model: &Model, sequences: usize, max_tokens: usize) -> Result<Receiver<(Event, Instant)>, String> {
+        let (sender, events) = channel();
         for sequence in 0..sequences {
             // Different prompts, and an end token that never comes.
             let prompt = (0..self.prompt).map(|at| ((at * 31 + sequence * 7) % 250) as u32).collect();
             let sampling = Sampling { temperature: 0.0, logit_bias: [(256, -1e9)].into(), ..Sampling::default() };
-            let request = Request { prompt, max_tokens: self.tokens, sampling, ..Request::default() };
+            let request = Request { prompt, max_tokens, sampling, ..Request::default() };
             model.generate(request, Box::new(Forward(sender.clone()))).map_err(|error| error.to_string())?;
         }
-        drop(sender);
-        let (mut waiting, mut all_started, mut decoded) = (sequences, started, 0);
-        let mut ended = started;
-        for (event, at) in events {
-            match event {
-                Event::Prefill { .. } => {
-                    waiting -= 1;
-                    all_started = at;
-                }
-                Event::Token { .. } => {
-                    decoded += usize::from(waiting == 0 && at > all_started);
-                    ended = at;
-                }
-                Event::Failed(error) => return Err(error.to_string()),
-                Event::Finished { .. } => {}
-            }
-        }
-        Ok(Round { prefill: all_started - started, decode: ended - all_started, decoded })
+        Ok(events)
     }
 }
 

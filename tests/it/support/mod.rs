@@ -21,7 +21,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 #[cfg(feature = "mistralrs")]
 pub fn real_engines(registry: &std::path::Path) -> pensieve::engine::Engines {
     let file = pensieve::config::registry_file::RegistryFile::read(registry).unwrap();
-    pensieve::app::engines(file.memory.kv_pool_bytes()).unwrap()
+    let kernels = paged_engine::kernels::Kernels::best();
+    pensieve::app::engines(file.memory.kv_pool_bytes(), kernels).unwrap()
 }
 
 /// A chat of one message, answered with the likeliest tokens. The fake engine answers

@@ -32,7 +32,7 @@ impl Decoder {
     /// # Errors
     /// As [`Config::of`] and [`Loader::matrix`]; [`Error::Unsupported`] names a tensor that this
     /// engine would have to leave out.
-    pub fn new(weights: Weights, context: usize) -> Result<Self, Error> {
+    pub fn new(weights: Weights, context: usize, kernels: Kernels) -> Result<Self, Error> {
         let config = Config::of(&weights.header)?;
         let (hidden, vocabulary) = (config.hidden, config.vocabulary);
         let mut loader = Loader::new(&weights);
@@ -51,7 +51,7 @@ impl Decoder {
         Ok(Self {
             rope: Rope::new(&config.rope, pairing, &factors),
             local_rope: local.map(|base| Rope::new(&config.rope.unscaled(base), pairing, &[])),
-            kernels: Kernels::best(),
+            kernels,
             embedding,
             head,
             layers,

@@ -14,6 +14,9 @@ use crate::kv::Step;
 use crate::quant::{Activations, kind_of};
 use crate::weights::Tensor;
 
+/// Tokens that one task rotates.
+const TOKENS_PER_TASK: usize = 4;
+
 /// The tokens of one step, in rows.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -27,14 +30,32 @@ pub struct Batch {
     pub logits: Vec<usize>,
 }
 
+/// A batch, and what is the same for every layer.
+struct Rows<'a> {
+    batch: &'a Batch,
+    /// Of every token, as [`Rope::turns`] gives them.
+    turns: Vec<(f32, f32)>,
+    /// The same for layers with a rotation of their own.
+    local_turns: Vec<(f32, f32)>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(decoder: &Decoder, batch: &'a Batch) -> Self {
+        let turns = |rope: &Rope| rope.turns(&batch.positions);
+        let local_turns = decoder.local_rope.as_ref().map(turns).unwrap_or_default();
+        Self { batch, turns: turns(&decoder.rope), local_turns }
+    }
+}
+
 impl Decoder {
     /// Runs a step: writes keys and values of every token into its sequence's blocks, which have the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
     pub fn forward(&self, team: &mut Team, batch: &Batch, step: &mut Step<'_>) -> Vec<f32> {
         let hidden = self.config.hidden;
         let mut state = self.embed(&batch.tokens);
+        let rows = Rows::new(self, batch);
         for (at, layer) in self.layers.iter().enumerate() {
-            let attended = self.attend(team, at, layer, &state, batch, step);
+            let attended = self.attend(team, at, layer, &state, &rows, step);
             let [change] = self.linear(team, [&layer.output], attended, self.config.heads * self.config.head);
             self.add(team, &mut state, change, layer.post_attention_norm.as_deref());
             let change = self.feed_forward(team, layer, &state);
@@ -78,14 +99,13 @@ impl Decoder {
         at: usize,
         layer: &Layer,
         state: &[f32],
-        batch: &Batch,
+        rows: &Rows<'_>,
         step: &mut Step<'_>,
     ) -> Vec<f32> {
-        let config = &self.config;
-        let (query, key, value) = self.attention_inputs(team, layer, state, &batch.positions);
+        let (config, batch) = (&self.config, rows.batch);
+        let (query, key, value) = self.attention_inputs(team, layer, state, rows);
         let kv_width = config.kv_heads * config.head;
-        let rows = key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width));
-        for (row, (key, value)) in rows.enumerate() {
+        for (row, (key, value)) in key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width)).enumerate() {
             step.write(batch.sequences[row], at, batch.positions[row], key, value);
         }
         let mut out = vec![0.0; query.len()];
@@ -100,7 +120,7 @@ impl Decoder {
         team: &mut Team,
         layer: &Layer,
         state: &[f32],
-        positions: &[usize],
+        rows: &Rows<'_>,
     ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let config = &self.config;
         let normed = self.normed(team, state, &layer.attention_norm);
@@ -110,24 +130,30 @@ impl Decoder {
             query = self.normed(team, &query, query_norm);
             key = self.normed(team, &key, key_norm);
         }
-        let rope = self.rope(layer);
-        rope.rotate(&mut query, config.head, positions);
-        rope.rotate(&mut key, config.head, positions);
-        if let Some(temperature) = config.temperature {
-            let rows = query.chunks_exact_mut(config.heads * config.head);
-            for (row, position) in rows.zip(positions) {
-                row.iter_mut().for_each(|value| *value *= temperature.at(*position));
-            }
-        }
+        self.rotate(team, layer, rows, (&mut query, &mut key));
         (query, key, value)
     }
 
-    /// The rotation of a layer.
-    fn rope(&self, layer: &Layer) -> &Rope {
-        match &self.local_rope {
-            Some(local) if layer.attention.window.is_some() => local,
-            _ => &self.rope,
-        }
+    /// Rotates the queries and keys of every token to its position.
+    fn rotate(&self, team: &mut Team, layer: &Layer, rows: &Rows<'_>, (query, key): (&mut [f32], &mut [f32])) {
+        let config = &self.config;
+        let (rope, turns) = match &self.local_rope {
+            Some(local) if layer.attention.window.is_some() => (local, &rows.local_turns),
+            _ => (&self.rope, &rows.turns),
+        };
+        let queries = query.chunks_exact_mut(config.heads * config.head);
+        let mut tokens: Vec<_> = queries.zip(key.chunks_exact_mut(config.kv_heads * config.head)).collect();
+        team.chunks(&mut tokens, TOKENS_PER_TASK, |task, tokens| {
+            for (at, (query, key)) in (task * TOKENS_PER_TASK..).zip(tokens) {
+                let turns = &turns[at * rope.pairs()..][..rope.pairs()];
+                rope.rotate(query, config.head, turns);
+                rope.rotate(key, config.head, turns);
+                if let Some(temperature) = config.temperature {
+                    let by = temperature.at(rows.batch.positions[at]);
+                    query.iter_mut().for_each(|value| *value *= by);
+                }
+            }
+        });
     }
 
     /// The gated feed-forward network: `down(activation(gate(x)) * up(x))`.

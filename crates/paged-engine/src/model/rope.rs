@@ -130,17 +130,24 @@ impl Rope {
         self.frequencies.len() * size_of::<f32>()
     }
 
-    /// Rotates `[token][head][head width]` to the tokens' positions.
-    pub fn rotate(&self, heads: &mut [f32], head: usize, positions: &[usize]) {
-        let width = heads.len() / positions.len().max(1);
-        for (row, position) in heads.chunks_exact_mut(width.max(1)).zip(positions) {
-            let turn = |frequency: &f32| {
-                let (sin, cos) = (*position as f32 * frequency).sin_cos();
-                (sin * self.amplitude, cos * self.amplitude)
-            };
-            let turns: Vec<(f32, f32)> = self.frequencies.iter().map(turn).collect();
-            row.chunks_exact_mut(head).for_each(|head| self.turn(head, &turns));
-        }
+    /// Sine and cosine of every pair at these positions, `[token][pair]`: the same for every layer
+    /// of a step.
+    pub fn turns(&self, positions: &[usize]) -> Vec<(f32, f32)> {
+        let turn = |position: &usize, frequency: &f32| {
+            let (sin, cos) = (*position as f32 * frequency).sin_cos();
+            (sin * self.amplitude, cos * self.amplitude)
+        };
+        positions.iter().flat_map(|position| self.frequencies.iter().map(move |f| turn(position, f))).collect()
+    }
+
+    /// Rotates the heads of one token, `[head][head width]`, by its part of [`Rope::turns`].
+    pub fn rotate(&self, heads: &mut [f32], head: usize, turns: &[(f32, f32)]) {
+        heads.chunks_exact_mut(head).for_each(|head| self.turn(head, turns));
+    }
+
+    /// Pairs of a head that are rotated.
+    pub fn pairs(&self) -> usize {
+        self.frequencies.len()
     }
 
     fn turn(&self, head: &mut [f32], turns: &[(f32, f32)]) {

@@ -3,6 +3,7 @@
 //! Nothing here looks at more than one row, so a row's numbers never depend on its neighbours.
 
 use super::architecture::Activation;
+use crate::kernels::attention::exp;
 use crate::kernels::team::Team;
 
 /// Numbers that one task of a cheap loop works on at least.
@@ -73,13 +74,14 @@ pub fn soft_cap(values: &mut [f32], cap: f32) {
 }
 
 fn silu(value: f32) -> f32 {
-    value / (1.0 + (-value).exp())
+    value / (1.0 + exp(-value))
 }
 
 /// <https://arxiv.org/abs/1606.08415>, by tanh.
 fn gelu(value: f32) -> f32 {
     let root = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-    0.5 * value * (1.0 + (root * (value + 0.044_715 * value * value * value)).tanh())
+    // (1 + tanh(x)) / 2 = 1 / (1 + exp(-2x))
+    value / (1.0 + exp(-2.0 * root * (value + 0.044_715 * value * value * value)))
 }
 
 #[cfg(test)]

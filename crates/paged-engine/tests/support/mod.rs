@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use gguf::Writer;
+use paged_engine::kernels::Kernels;
 use paged_engine::kernels::team::Team;
 use paged_engine::kv::{KvType, Layout, Pool, Share, Step, Store, Table};
 use paged_engine::model::{Batch, Decoder};
@@ -32,7 +33,7 @@ impl Drop for TempFile {
 
 pub fn decoder(name: &str, writer: &Writer) -> Result<Decoder, paged_engine::Error> {
     let file = TempFile::new(name, &writer.to_bytes());
-    Decoder::new(Weights::open(&file.0)?, CONTEXT)
+    Decoder::new(Weights::open(&file.0)?, CONTEXT, Kernels::best())
 }
 
 /// One sequence on a decoder.

@@ -16,15 +16,15 @@ pub const LN2_LOW: f32 = -2.121_944_4e-4;
 pub const POLYNOMIAL: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// `e^x`, with the error stated above.
+#[inline]
 pub fn exp(x: f32) -> f32 {
-    if x < LOWEST {
-        return 0.0;
-    }
-    let x = x.min(HIGHEST);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // Without branches, so that a loop over many numbers becomes one of vectors.
+    let within = x.clamp(LOWEST, HIGHEST);
+    let n = (within * std::f32::consts::LOG2_E).round_ties_even();
+    let r = within - n * LN2_HIGH - n * LN2_LOW;
     let power = POLYNOMIAL.into_iter().fold(0.0, |sum, factor| sum * r + factor);
-    power * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    let value = power * f32::from_bits(((n as i32 + 127) << 23) as u32);
+    if x < LOWEST { 0.0 } else { value }
 }
 
 #[cfg(test)]
