@@ -75,10 +75,11 @@ impl Resident {
         self.share.close();
     }
 
-    /// The rhythm of its sequences that decode.
+    /// The rhythm of its sequences that decode, beside those that read or soon will.
     pub fn rhythm(&self) -> Rhythm {
         let decoding = self.standings().iter().filter(|standing| standing.started && standing.decoding).count();
-        self.pace.rhythm(decoding)
+        let reading = (self.sequences.len() - decoding).min(self.most.saturating_sub(decoding));
+        self.pace.rhythm_beside(decoding, reading)
     }
 
     /// Sequences that hold blocks.

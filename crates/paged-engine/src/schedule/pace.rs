@@ -75,14 +75,28 @@ impl Pace {
     }
 
     /// The rhythm of so many sequences when nothing else happens: that of the nearest number below
-    /// that was seen, or above if there is none.
+    /// that was seen, and what the others will add to it; or that of the nearest above.
     pub fn rhythm(&self, decoding: usize) -> Rhythm {
         if decoding == 0 {
             return Rhythm::Free;
         }
-        let seen = |seconds: &&f64| **seconds > 0.0;
-        let below = self.decoding.iter().take(decoding + 1).rev().find(seen);
-        below.or_else(|| self.decoding.iter().find(seen)).map_or(Rhythm::Unknown, |seconds| Rhythm::Usual(*seconds))
+        let seen = |(_, seconds): &(usize, f64)| *seconds > 0.0;
+        let known = || self.decoding.iter().copied().enumerate();
+        let below = known().take(decoding + 1).filter(seen).last();
+        match below.or_else(|| known().find(seen)) {
+            None => Rhythm::Unknown,
+            Some((count, seconds)) => {
+                let more = decoding.saturating_sub(count) as f64;
+                Rhythm::Usual(seconds + more * self.prompt.unwrap_or(0.0))
+            }
+        }
+    }
+
+    /// The rhythm that those who decode can count on while others still read their prompts: when
+    /// many come together they will soon decode together, so the usual wait is that of all of them
+    /// but the one that is last.
+    pub fn rhythm_beside(&self, decoding: usize, reading: usize) -> Rhythm {
+        if decoding == 0 { Rhythm::Free } else { self.rhythm(decoding + reading.saturating_sub(1)) }
     }
 
     /// Tokens of prompts for the next step, when those who decode have this rhythm.
@@ -160,6 +174,21 @@ mod tests {
         assert_eq!(pace.rhythm(3), Rhythm::Usual(step(2, 0).seconds));
         assert_eq!(pace.rhythm(9), Rhythm::Usual(step(4, 0).seconds));
         assert_eq!(pace.rhythm(0), Rhythm::Free);
+        // Once it is known what a row adds, it is added.
+        pace.record(step(4, 8));
+        let Rhythm::Usual(nine) = pace.rhythm(9) else { panic!("it was seen") };
+        assert!((nine - step(9, 0).seconds).abs() < 1e-9, "{nine}");
+    }
+
+    #[test]
+    fn who_comes_in_a_crowd_may_read_at_the_crowds_rhythm() {
+        let mut pace = Pace::default();
+        pace.record(step(1, 0));
+        pace.record(step(1, 8));
+        assert_eq!(pace.rhythm_beside(0, 20), Rhythm::Free);
+        assert_eq!(pace.rhythm_beside(1, 1), pace.rhythm(1), "one long prompt stretches nobody's usual wait");
+        assert_eq!(pace.rhythm_beside(1, 19), pace.rhythm(19));
+        assert!(pace.prompt_tokens(pace.rhythm_beside(1, 19)) > 2 * pace.prompt_tokens(pace.rhythm(1)));
     }
 
     #[test]
