@@ -82,7 +82,7 @@ impl Pace {
         }
         let seen = |(_, seconds): &(usize, f64)| *seconds > 0.0;
         let known = || self.decoding.iter().copied().enumerate();
-        let below = known().take(decoding + 1).filter(seen).last();
+        let below = known().take(decoding + 1).rfind(seen);
         match below.or_else(|| known().find(seen)) {
             None => Rhythm::Unknown,
             Some((count, seconds)) => {

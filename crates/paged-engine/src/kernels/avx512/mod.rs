@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI and GFNI: Intel since Ice Lake, AMD since Zen 4.
 #![allow(unsafe_code, reason = "intrinsics; each function states what it needs")]
 
+mod attention;
 mod columns;
 mod k_quants;
 mod small;
@@ -12,14 +13,15 @@ use self::columns::TILE;
 use super::{Kernels, avx2};
 use crate::quant::{Panel32, Panel256, Panels};
 
-/// The set, if this processor has it. The float loops are short: they stay those of AVX2.
+/// The set, if this processor has it. Products of floats are rare: they stay AVX2's.
 pub fn kernels() -> Option<Kernels> {
     let there = is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("gfni");
     let avx2 = avx2::kernels().filter(|_| there)?;
-    Some(Kernels { name: "avx512", tile: TILE, tile256, tile32, ..avx2 })
+    let attention = attention::loops(avx2.attention);
+    Some(Kernels { name: "avx512", tile: TILE, tile256, tile32, attention, ..avx2 })
 }
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
