@@ -5,6 +5,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::{ApiError, Shared};
+use crate::registry::ModelView;
+use crate::telemetry::metrics::EngineReading;
 
 /// Whether the process runs.
 #[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It runs.", body = String)))]
@@ -39,6 +41,22 @@ pub(super) async fn readyz(State(context): Shared) -> Result<&'static str, ApiEr
     responses((status = 200, description = "Metrics.", body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(context): Shared) -> Result<Response, ApiError> {
-    let text = context.metrics.render().map_err(|error| ApiError::internal(error.to_string()))?;
+    let view = context.registry.view();
+    let readings = view.models.iter().map(|model| (model.config.id.as_str(), reading(model)));
+    let text = context.metrics.render(readings).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// What the model's engine says; of a model that is not loaded, what it did when it was.
+fn reading(model: &ModelView) -> EngineReading {
+    let stats = model.stats();
+    let (kv, work) = (stats.unwrap_or_default().kv, model.work(stats));
+    EngineReading {
+        blocks_used: kv.used,
+        blocks_cached: kv.cached,
+        blocks_total: kv.total,
+        preemptions: work.preemptions,
+        steps: work.steps,
+        tokens: work.tokens,
+    }
 }

@@ -235,6 +235,7 @@ impl LoadedModel for Model {
         Stats {
             running: self.counts.running.load(Ordering::Relaxed),
             waiting: self.counts.waiting.load(Ordering::Relaxed),
+            ..Stats::default()
         }
     }
 

@@ -25,8 +25,8 @@ pub use choice::{Choice, Engines};
 pub use error::Error;
 pub use stream::{TokenSink, TokenStream, token_channel};
 pub use types::{
-    Capabilities, Dry, FinishReason, Footprint, GenerateRequest, Grammar, KvType, LoadSpec, Logprob, Message, Piece,
-    Prompt, Released, Role, Sampling, Stats, Support, Timings, TokenEvent, TokenLogprobs, Usage,
+    Capabilities, Dry, FinishReason, Footprint, GenerateRequest, Grammar, KvBlocks, KvType, LoadSpec, Logprob, Message,
+    Piece, Prompt, Released, Role, Sampling, Stats, Support, Timings, TokenEvent, TokenLogprobs, Usage, Work,
 };
 
 /// Something that can load models.
@@ -86,7 +86,7 @@ pub trait LoadedModel: Send + Sync + 'static {
     /// [`Error::InvalidRequest`] or [`Error::ContextLength`] before anything has started.
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, Error>;
 
-    /// Sequences running and waiting inside the engine at this moment.
+    /// What it is doing at this moment, and has done since it was loaded. Cheap, and wakes nothing.
     fn stats(&self) -> Stats;
 
     /// Stops the model and returns when its memory is back, or says that it is not. Sequences

@@ -12,9 +12,9 @@ use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
 use super::{
-    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, KvType, LoadSpec, LoadedModel, Message,
-    Piece, Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream, Usage,
-    token_channel,
+    Capabilities, Engine, Error, FinishReason, Footprint, GenerateRequest, KvBlocks, KvType, LoadSpec, LoadedModel,
+    Message, Piece, Prompt, Released, Stats, Support, Timings, TokenEvent, TokenLogprobs, TokenSink, TokenStream,
+    Usage, Work, token_channel,
 };
 
 /// The name the registry file and the status pages use.
@@ -147,7 +147,18 @@ impl LoadedModel for Model {
     fn stats(&self) -> Stats {
         let stats = self.model.stats();
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        Stats { running: small(stats.running), waiting: small(stats.waiting) }
+        Stats {
+            running: small(stats.running),
+            waiting: small(stats.waiting),
+            kv: KvBlocks { used: stats.blocks, cached: stats.cached_blocks, total: stats.pool_blocks },
+            work: Work {
+                prefix_query_tokens: stats.prefix_query_tokens,
+                prefix_hit_tokens: stats.prefix_hit_tokens,
+                preemptions: stats.preemptions,
+                steps: stats.steps,
+                tokens: stats.tokens,
+            },
+        }
     }
 
     async fn unload(&self) -> Released {

@@ -245,11 +245,59 @@ pub struct Timings {
     pub decode: Duration,
 }
 
-/// Sequences inside the engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a loaded model is doing, and has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Stats {
+    /// Sequences inside the engine.
     pub running: u32,
     pub waiting: u32,
+    pub kv: KvBlocks,
+    pub work: Work,
+}
+
+impl Stats {
+    /// Whether no sequence is inside the engine.
+    pub fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
+}
+
+/// Blocks of keys and values of one model; all 0 for engines that have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct KvBlocks {
+    /// Held by sequences.
+    pub used: u64,
+    /// Kept for prefixes that may come again; free for whoever needs them.
+    pub cached: u64,
+    /// What the pool could hold for this model alone.
+    pub total: u64,
+}
+
+/// Counted since the model was loaded; all 0 for engines that do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Work {
+    /// Tokens of sequences that were let in, and how many of them were in the prefix cache.
+    pub prefix_query_tokens: u64,
+    pub prefix_hit_tokens: u64,
+    /// Sequences put back to make room for others.
+    pub preemptions: u64,
+    pub steps: u64,
+    /// Tokens of all steps, prompts and answers.
+    pub tokens: u64,
+}
+
+impl Work {
+    /// Both together, saturating.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            prefix_query_tokens: self.prefix_query_tokens.saturating_add(other.prefix_query_tokens),
+            prefix_hit_tokens: self.prefix_hit_tokens.saturating_add(other.prefix_hit_tokens),
+            preemptions: self.preemptions.saturating_add(other.preemptions),
+            steps: self.steps.saturating_add(other.steps),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
 }
 
 /// Whether an unload gave the memory back.

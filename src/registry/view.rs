@@ -1,14 +1,14 @@
 //! A picture of the registry, taken after every step of its loop. Readers look at it; nobody acts
 //! on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::State;
 use super::lease::Counter;
 use crate::config::ModelConfig;
 use crate::domain::ModelId;
-use crate::engine::{Capabilities, Footprint};
+use crate::engine::{Capabilities, Footprint, LoadedModel, Stats, Work};
 
 #[derive(Clone)]
 pub struct View {
@@ -31,6 +31,10 @@ pub struct ModelView {
     pub measured: Option<Footprint>,
     pub capabilities: Option<Capabilities>,
     pub(super) leases: Counter,
+    /// The model while it is loaded. Weak: a picture must not keep it in memory.
+    pub(super) model: Option<Weak<dyn LoadedModel>>,
+    /// What earlier loads of it did.
+    pub(super) earlier: Work,
 }
 
 impl View {
@@ -49,5 +53,15 @@ impl ModelView {
     /// Requests that use it at this moment.
     pub fn leases(&self) -> u32 {
         self.leases.usage().count
+    }
+
+    /// What it is doing and has done; only while it is loaded. Asking is no use of it.
+    pub fn stats(&self) -> Option<Stats> {
+        Some(self.model.as_ref()?.upgrade()?.stats())
+    }
+
+    /// The work of all its loads, of which `now` is what the present one says.
+    pub fn work(&self, now: Option<Stats>) -> Work {
+        self.earlier.plus(now.unwrap_or_default().work)
     }
 }

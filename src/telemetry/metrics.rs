@@ -6,8 +6,10 @@
 //!
 //! Each server has a registry of its own; a scrape reads numbers and wakes nothing.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 const TTFT: &[f64] = &[
@@ -30,6 +32,8 @@ macro_rules! metrics {
         #[derive(Clone, Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// One scrape at a time: counters that others keep are raised to what those say.
+            scrape: Arc<Mutex<()>>,
             $($(#[doc = $help])+ pub $field: $type,)*
         }
 
@@ -43,7 +47,7 @@ macro_rules! metrics {
                     let $field = metrics!(@new $type, $name, help $(, [$($label),*])? $(, $buckets)?)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
-                Ok(Self { registry, $($field),* })
+                Ok(Self { registry, scrape: Arc::default(), $($field),* })
             }
 
             #[cfg(test)]
@@ -91,6 +95,17 @@ metrics! {
     /// Tokens generated for a request.
     request_generation_tokens: HistogramVec("vllm:request_generation_tokens", ["model_name"], TOKENS),
 
+    /// Blocks of keys and values that sequences hold, as a part of all, from 0 to 1.
+    kv_cache_usage: GaugeVec("vllm:kv_cache_usage_perc", ["model_name"]),
+    /// Sequences put back to make room for others.
+    preemptions: IntCounterVec("vllm:num_preemptions_total", ["model_name"]),
+
+    /// Blocks of keys and values of a model: used by sequences, cached for prefixes, and how many the pool could hold.
+    kv_blocks: IntGaugeVec("pensieve_kv_blocks", ["model_name", "state"]),
+    /// Steps of the engine for a model.
+    engine_steps: IntCounterVec("pensieve_engine_steps_total", ["model_name"]),
+    /// Tokens of all steps of the engine for a model, prompts and answers.
+    engine_tokens: IntCounterVec("pensieve_engine_tokens_total", ["model_name"]),
     /// Always 1; the labels say what runs.
     build_info: IntGaugeVec("pensieve_build_info", ["version", "engines"]),
     /// 1 for the state each model is in, 0 for the others.
@@ -119,18 +134,55 @@ metrics! {
     http_requests: IntCounterVec("pensieve_http_requests_total", ["route", "status"]),
 }
 
+/// What an engine says of one model when it is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineReading {
+    pub blocks_used: u64,
+    pub blocks_cached: u64,
+    pub blocks_total: u64,
+    /// Since the server started, like the two below.
+    pub preemptions: u64,
+    pub steps: u64,
+    pub tokens: u64,
+}
+
 impl Metrics {
-    /// All metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text format, with these readings of every model, by its id.
     ///
     /// # Errors
     /// A metric cannot be encoded.
-    pub fn render(&self) -> Result<String, prometheus::Error> {
+    pub fn render<'m>(
+        &self,
+        readings: impl IntoIterator<Item = (&'m str, EngineReading)>,
+    ) -> Result<String, prometheus::Error> {
+        // Nothing is left half done by a panic in here: every number stands for itself.
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        readings.into_iter().for_each(|(model, reading)| self.engine(model, reading));
         if let Some(bytes) = resident_bytes() {
             self.resident_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    fn engine(&self, model: &str, reading: EngineReading) {
+        let part = reading.blocks_used as f64 / reading.blocks_total.max(1) as f64;
+        self.kv_cache_usage.with_label_values(&[model]).set(part);
+        let blocks =
+            [("used", reading.blocks_used), ("cached", reading.blocks_cached), ("total", reading.blocks_total)];
+        for (state, count) in blocks {
+            self.kv_blocks.with_label_values(&[model, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let counters = [
+            (&self.preemptions, reading.preemptions),
+            (&self.engine_steps, reading.steps),
+            (&self.engine_tokens, reading.tokens),
+        ];
+        for (counter, total) in counters {
+            let counter = counter.with_label_values(&[model]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 }
 
@@ -166,13 +218,33 @@ mod tests {
     fn every_metric_has_a_name_of_its_own_and_a_help_text() {
         let metrics = Metrics::new().unwrap();
         metrics.prompt_tokens.with_label_values(&["m"]).inc();
-        let text = metrics.render().unwrap();
+        let text = metrics.render([]).unwrap();
         assert!(text.contains("# HELP vllm:prompt_tokens_total Prompt tokens processed.\n"), "{text}");
         assert!(text.contains("# TYPE vllm:prompt_tokens_total counter"));
         let mut names = Metrics::names().to_vec();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Metrics::names().len());
+    }
+
+    #[test]
+    fn an_engines_counters_rise_to_what_it_says_and_its_gauges_follow_it() {
+        let metrics = Metrics::new().unwrap();
+        let busy =
+            EngineReading { blocks_used: 3, blocks_cached: 2, blocks_total: 4, preemptions: 1, steps: 7, tokens: 90 };
+        metrics.render([("m", busy)]).unwrap();
+        let text = metrics.render([("m", EngineReading { steps: 9, ..busy })]).unwrap();
+        for line in [
+            "vllm:kv_cache_usage_perc{model_name=\"m\"} 0.75",
+            "vllm:num_preemptions_total{model_name=\"m\"} 1",
+            "pensieve_kv_blocks{model_name=\"m\",state=\"cached\"} 2",
+            "pensieve_engine_steps_total{model_name=\"m\"} 9",
+            "pensieve_engine_tokens_total{model_name=\"m\"} 90",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        let idle = EngineReading { blocks_used: 0, blocks_total: 0, ..busy };
+        assert!(metrics.render([("m", idle)]).unwrap().contains("vllm:kv_cache_usage_perc{model_name=\"m\"} 0\n"));
     }
 
     #[test]

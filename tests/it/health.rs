@@ -1,12 +1,16 @@
 //! Health and metrics: what they say, and that asking changes nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pensieve::engine::Engines;
 use pensieve::engine::fake::Script;
-use serde_json::json;
+use pensieve::engine::paged::Paged;
+use serde_json::{Value, json};
 
-use crate::support::{Exposition, Setup, ask, refusal, said};
+use crate::support::synthetic::{Shape, SyntheticModel};
+use crate::support::{DEADLINE, Exposition, Setup, TestServer, ask, refusal, said};
 
 fn slow_to_load() -> Script {
     Script { load_time: Duration::from_millis(300), ..Script::default() }
@@ -105,6 +109,50 @@ async fn looking_at_a_server_loads_nothing_and_uses_nothing() {
         (json!("unloaded"), json!(0))
     );
     assert_eq!(server.metric("pensieve_model_load_seconds_count", &[]).await, 1.0, "the preload");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_says_of_its_steps_and_blocks_is_told_and_outlives_the_model() {
+    let model = SyntheticModel::new(Shape::default());
+    let file = model.path.with_file_name("registry.yaml");
+    let pool = "memory: { budget: 1GiB, kv_pool: 64MiB }";
+    std::fs::write(&file, format!("version: 1\n{pool}\nmodels:\n  m: {{ source: synthetic.gguf, context: 512 }}\n"))
+        .unwrap();
+    let engines = Engines::new(vec![Arc::new(Paged::start(64 << 20).unwrap())]);
+    let server = TestServer::start(&file, &engines, DEADLINE).await;
+    assert_eq!(server.model("m").await["stats"], Value::Null);
+    assert_eq!(server.metric("pensieve_engine_steps_total", &[("model_name", "m")]).await, 0.0);
+
+    let prompt = "the cat sat on the mat and looked at the dog that sat there too".repeat(2);
+    let body = json!({"model": "m", "prompt": prompt, "max_tokens": 4, "temperature": 0});
+    for _ in 0..2 {
+        assert_eq!(server.post(server.api("/v1/completions"), &body).await.status(), 200);
+        server.until_quiet().await;
+    }
+    server.until("no block is held", |status| status.pointer("/models/0/stats/kv/used") == Some(&json!(0))).await;
+    let (stats, scrape) = (server.model("m").await["stats"].take(), server.metrics().await);
+    let said = |pointer: &str| stats.pointer(pointer).and_then(Value::as_f64).unwrap();
+    assert!(said("/work/steps") >= 8.0 && said("/work/tokens") >= said("/work/steps"), "{stats}");
+    assert!(said("/work/prefix_hit_tokens") > 0.0 && said("/kv/cached") > 0.0, "{stats}");
+    assert_eq!((said("/running"), said("/kv/used"), said("/work/preemptions")), (0.0, 0.0, 0.0));
+    for (name, state, pointer) in [
+        ("pensieve_engine_steps_total", None, "/work/steps"),
+        ("pensieve_engine_tokens_total", None, "/work/tokens"),
+        ("vllm:num_preemptions_total", None, "/work/preemptions"),
+        ("pensieve_kv_blocks", Some(("state", "cached")), "/kv/cached"),
+        ("pensieve_kv_blocks", Some(("state", "total")), "/kv/total"),
+        ("vllm:kv_cache_usage_perc", None, "/kv/used"),
+    ] {
+        let labels: Vec<_> = [("model_name", "m")].into_iter().chain(state).collect();
+        assert_eq!(scrape.sum(name, &labels), said(pointer), "{name}");
+    }
+    assert_eq!(server.manage("m", "unload").await.status(), 200);
+    let scrape = server.metrics().await;
+    let of = |name: &str| scrape.sum(name, &[("model_name", "m")]);
+    assert_eq!((of("pensieve_engine_steps_total"), of("pensieve_kv_blocks")), (said("/work/steps"), 0.0));
+    assert_eq!(server.post(server.api("/v1/completions"), &body).await.status(), 200);
+    server.until_quiet().await;
+    assert!(server.metric("pensieve_engine_steps_total", &[("model_name", "m")]).await > said("/work/steps"));
 }
 
 #[tokio::test]

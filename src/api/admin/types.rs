@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::engine::{Capabilities, Footprint};
+use crate::engine::{Capabilities, Footprint, Stats};
 use crate::registry::{ModelView, State, Strategy};
 
 /// One model, as an operator wants to know it.
@@ -30,6 +30,8 @@ pub struct ModelStatus {
     pub in_use: u32,
     /// What it truly does; null unless it is loaded.
     pub capabilities: Option<Capabilities>,
+    /// What its engine is doing and has done since the load; null unless it is loaded.
+    pub stats: Option<Stats>,
     /// Seconds the last load took.
     pub load_seconds: Option<f64>,
     pub memory: ModelMemory,
@@ -114,6 +116,7 @@ impl From<&ModelView> for ModelStatus {
             context: config.spec.context,
             in_use: model.leases(),
             capabilities: model.capabilities.clone(),
+            stats: model.stats(),
             load_seconds: model.load_time.map(|time| time.as_secs_f64()),
             memory: ModelMemory::new(config.estimate, model.measured),
         }

@@ -44,7 +44,11 @@ impl Gate {
     }
 
     pub fn stats(&self) -> Stats {
-        Stats { running: self.running.load(Ordering::Relaxed), waiting: self.waiting.load(Ordering::Relaxed) }
+        Stats {
+            running: self.running.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
     }
 
     /// Whether requests may come in.

@@ -285,6 +285,7 @@ impl Service {
                     && slot.enter(Event::Drained)
                     && let Some(model) = slot.model.take()
                 {
+                    slot.earlier = slot.earlier.plus(model.stats().work);
                     self.tasks.spawn(tasks::unload(id, model, self.reports.clone()));
                 }
             }
@@ -392,6 +393,8 @@ fn snapshot(slots: &IndexMap<ModelId, Slot>, ledger: &Ledger) -> View {
         },
         capabilities: slot.model.as_ref().map(|model| model.capabilities()),
         leases: slot.counter.clone(),
+        model: slot.model.as_ref().map(Arc::downgrade),
+        earlier: slot.earlier,
     });
     View { models: models.collect(), budget: ledger.budget(), used: ledger.used() }
 }

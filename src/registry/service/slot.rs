@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::config::ModelConfig;
-use crate::engine::LoadedModel;
+use crate::engine::{LoadedModel, Work};
 use crate::registry::lease::Counter;
 use crate::registry::planner::Standing;
 use crate::registry::state::Event;
@@ -28,6 +28,8 @@ pub(super) struct Slot {
     pub model: Option<Arc<dyn LoadedModel>>,
     pub counter: Counter,
     pub load_time: Option<Duration>,
+    /// What loads that are over did.
+    pub earlier: Work,
     pub waiters: Vec<Waiter>,
     /// When the first of the waiters came: loads happen in this order.
     pub wanted: Option<Instant>,
@@ -44,6 +46,7 @@ impl Slot {
             model: None,
             counter,
             load_time: None,
+            earlier: Work::default(),
             waiters: Vec::new(),
             wanted: None,
             leavers: Vec::new(),

@@ -65,11 +65,11 @@ async fn a_slot_is_given_on_only_when_the_sequence_has_left_the_engine() {
     let _second = bench.generate();
     drop(first);
     bench.settle().await;
-    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 1 });
+    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 1, ..Stats::default() });
     assert!(bench.engine.try_recv().is_err(), "two sequences are in the engine");
     drop(inside);
     bench.next().await;
-    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 0 });
+    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 0, ..Stats::default() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ async fn who_leaves_while_waiting_never_reaches_the_engine() {
     let inside = bench.next().await;
     drop(bench.generate());
     bench.settle().await;
-    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 0 });
+    assert_eq!(bench.gate.stats(), Stats { running: 1, waiting: 0, ..Stats::default() });
     drop(inside);
     bench.settle().await;
     assert!(bench.engine.try_recv().is_err());
