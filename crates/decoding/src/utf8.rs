@@ -35,6 +35,15 @@ impl Utf8Stream {
         }
     }
 
+    /// Whether `next` cannot continue the character that is held, so that U+FFFD will stand before
+    /// what begins with it.
+    pub fn breaks(&self, next: u8) -> bool {
+        let bytes = [self.held.as_slice(), &[next]].concat();
+        // An error with a length is bytes that never become a character, whatever follows.
+        let broken = std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_some());
+        !self.held.is_empty() && broken
+    }
+
     /// What is left when no more bytes follow.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
@@ -62,6 +71,16 @@ mod tests {
         assert_eq!(stream.push(b"\xacc"), "€c");
         assert_eq!(stream.push(b"\xe2"), "");
         assert_eq!(stream.finish(), "\u{fffd}");
+    }
+
+    #[test]
+    fn what_breaks_a_character_is_known_before_it_comes() {
+        let mut stream = Utf8Stream::default();
+        assert!(!stream.breaks(b'a') && !stream.breaks(0xff), "nothing is held");
+        stream.push(b"\xe2\x82");
+        assert!(!stream.breaks(0xac), "the end of a euro sign");
+        assert!(stream.breaks(b'a') && stream.breaks(0xe2) && stream.breaks(0xff));
+        assert_eq!(stream.push(b"a"), "\u{fffd}a");
     }
 
     proptest! {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use decoding::Utf8Stream;
+
 use super::types::{ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob};
 use crate::engine::{FinishReason, Logprob, Piece, TokenLogprobs};
 
@@ -14,6 +16,8 @@ const LEAST: f32 = -9999.0;
 pub struct Aligned {
     /// With the place in the text, in bytes, where each begins.
     waiting: VecDeque<(usize, TokenLogprobs)>,
+    /// Makes text of bytes as the engines do: what is no character has the length of U+FFFD.
+    bytes: Utf8Stream,
     generated: usize,
     sent: usize,
 }
@@ -23,10 +27,9 @@ impl Aligned {
     /// out beside that text.
     pub fn token(&mut self, told: Option<TokenLogprobs>, text: &str) -> Vec<TokenLogprobs> {
         if let Some(told) = told {
-            let start = self.generated;
-            self.generated += match &told.chosen.piece {
-                Piece::Text(bytes) => bytes.len(),
-                Piece::Special(_) => 0,
+            let start = match &told.chosen.piece {
+                Piece::Text(bytes) => self.generate(bytes),
+                Piece::Special(_) => self.generated,
             };
             self.waiting.push_back((start, told));
         }
@@ -40,6 +43,16 @@ impl Aligned {
             out.extend(self.waiting.drain(..).map(|(_, told)| told));
         }
         out
+    }
+
+    /// Counts the text of a token's bytes; gives the place where it begins, which is that of the
+    /// whole character for a part of one.
+    fn generate(&mut self, bytes: &[u8]) -> usize {
+        let broken = bytes.first().is_some_and(|first| self.bytes.breaks(*first));
+        let before = if broken { char::REPLACEMENT_CHARACTER.len_utf8() } else { 0 };
+        let start = self.generated + before;
+        self.generated += self.bytes.push(bytes).len();
+        start
     }
 
     fn release(&mut self, text: &str) -> Vec<TokenLogprobs> {
@@ -126,9 +139,36 @@ mod tests {
         assert_eq!(tokens(&aligned.token(text(b"ab"), "ab")), ["ab"]);
         assert_eq!(tokens(&aligned.token(text(b"c E"), "c ")), ["c E"], "it begins in the text that goes out");
         assert!(aligned.token(text(b"N"), "").is_empty());
-        let mut cut = Aligned { waiting: aligned.waiting.clone(), ..aligned };
+        let (waiting, sent) = (aligned.waiting.clone(), aligned.sent);
+        let mut cut = Aligned { waiting, sent, ..Aligned::default() };
         assert!(cut.finish("", FinishReason::Stop).is_empty(), "a stop text is not told of");
         assert_eq!(tokens(&aligned.finish("EN", FinishReason::Length)), ["N"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_let_nothing_out_early() {
+        // Each becomes one U+FFFD, which is longer than they are.
+        for (bad, sent) in [(b"\xff".as_slice(), "\u{fffd}"), (b"a\xff\xff", "a\u{fffd}\u{fffd}")] {
+            let mut aligned = Aligned::default();
+            assert_eq!(aligned.token(text(bad), sent).len(), 1);
+            assert!(aligned.token(text(b"E"), "").is_empty(), "held back with its text");
+            assert!(aligned.finish("", FinishReason::Stop).is_empty());
+        }
+        // Half a character is told of once it is known that the other half does not come.
+        let mut aligned = Aligned::default();
+        assert!(aligned.token(text(b"\xe2\x82"), "").is_empty());
+        assert_eq!(aligned.token(text(b"E"), "\u{fffd}").len(), 1, "the half, not what comes behind it");
+        assert!(aligned.finish("", FinishReason::Stop).is_empty());
+    }
+
+    #[test]
+    fn the_parts_of_a_character_are_told_of_together_and_with_it() {
+        let mut aligned = Aligned::default();
+        for part in [b"\xf0".as_slice(), b"\x9f\xa6"] {
+            assert!(aligned.token(text(part), "").is_empty());
+        }
+        assert_eq!(aligned.token(text(b"\x80"), "\u{1f980}").len(), 3);
+        assert!(aligned.token(text(b"E"), "").is_empty());
     }
 
     #[test]
