@@ -1,7 +1,7 @@
 //! What the registry file means: every model checked, every default filled in.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,40 +179,22 @@ impl Check<'_> {
     }
 
     fn model(&mut self, id: &str, model: &Model, line: u64, defaults: &Settings) -> Option<ModelConfig> {
-        let path = |key: &str| format!("models.{id}.{key}");
         self.queue(id, model, defaults);
         if !good_name(id) {
             self.problem(line, format!("models.{id}"), NAME_RULE);
         }
-        let engine_name = model.engine.as_ref().or(defaults.engine.as_ref());
-        let engine_line = engine_name.map_or(line, |name| name.referenced.line());
-        let engine_name = engine_name.map_or("auto", |name| name.value.as_str());
-        let (source, summary, choice) = if engine_name == crate::engine::fake::NAME {
-            let Some(choice) = self.engines.named(engine_name) else {
-                self.problem(engine_line, path("engine"), "the fake engine is not in this server");
-                return None;
-            };
-            (Default::default(), None, choice)
-        } else {
-            let Some(source) = &model.source else {
-                self.problem(line, format!("models.{id}"), "`source` is missing: name the GGUF file");
-                return None;
-            };
-            let file = self.directory.join(&source.value);
-            let summary = match header_of(&file) {
-                Ok(summary) => summary,
-                Err(message) => {
-                    self.problem(source.referenced.line(), path("source"), format!("{}: {message}", file.display()));
+        let engine = model.engine.as_ref().or(defaults.engine.as_ref());
+        let engine_line = engine.map_or(line, |name| name.referenced.line());
+        let (source, summary, choice) = match engine.map_or("auto", |name| name.value.as_str()) {
+            fake @ crate::engine::fake::NAME => {
+                let Some(choice) = self.engines.named(fake) else {
+                    let message = "the fake engine is not in this server";
+                    self.problem(engine_line, format!("models.{id}.engine"), message);
                     return None;
-                }
-            };
-            match self.engines.choose(engine_name, &summary) {
-                Ok(choice) => (file, Some(Arc::new(summary)), choice),
-                Err(message) => {
-                    self.problem(engine_line, path("source"), format!("{}: {message}", file.display()));
-                    return None;
-                }
+                };
+                (PathBuf::new(), None, choice)
             }
+            name => self.file(id, model, line, (name, engine_line))?,
         };
         let spec = LoadSpec {
             model: id.into(),
@@ -223,6 +205,35 @@ impl Check<'_> {
             summary,
         };
         Some(settle(id, model, defaults, choice, spec))
+    }
+
+    /// The model's file, its summary, and the engine that takes it; `engine` is the name asked for
+    /// and its line.
+    fn file(
+        &mut self,
+        id: &str,
+        model: &Model,
+        line: u64,
+        engine: (&str, u64),
+    ) -> Option<(PathBuf, Option<Arc<Summary>>, Choice)> {
+        let Some(source) = &model.source else {
+            self.problem(line, format!("models.{id}"), "`source` is missing: name the GGUF file");
+            return None;
+        };
+        let file = self.directory.join(&source.value);
+        let (name, engine_line) = engine;
+        let read = header_of(&file).map_err(|message| (source.referenced.line(), message));
+        let chosen = read.and_then(|summary| match self.engines.choose(name, &summary) {
+            Ok(choice) => Ok((summary, choice)),
+            Err(message) => Err((engine_line, message)),
+        });
+        match chosen {
+            Ok((summary, choice)) => Some((file, Some(Arc::new(summary)), choice)),
+            Err((line, message)) => {
+                self.problem(line, format!("models.{id}.source"), format!("{}: {message}", file.display()));
+                None
+            }
+        }
     }
 
     fn context(&mut self, id: &str, model: &Model, defaults: &Settings, summary: Option<&Summary>) -> u32 {
