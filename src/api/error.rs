@@ -87,6 +87,15 @@ impl ApiError {
         }
     }
 
+    /// Names the field that held a grammar which was refused; engines know OpenAI's name only.
+    #[must_use]
+    pub fn about_grammar(self, field: &str) -> Self {
+        match self.param.as_deref() {
+            Some("response_format") => Self { param: Some(field.to_owned()), ..self },
+            _ => self,
+        }
+    }
+
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)
     }

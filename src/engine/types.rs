@@ -98,7 +98,7 @@ impl Capabilities {
             ));
         }
         if request.grammar.is_some() && !self.grammar {
-            let message = format!("{engine} cannot hold an answer to a format: leave `response_format` out");
+            let message = format!("{engine} cannot hold an answer to a format or a grammar: leave it out");
             return Err(Error::invalid(message, "response_format"));
         }
         Ok(())

@@ -137,6 +137,69 @@ async fn a_mistake_in_a_schema_is_a_400_in_its_compilers_words() {
 }
 
 #[tokio::test]
+async fn an_answer_keeps_to_an_expression_a_grammar_and_a_schema_on_both_endpoints() {
+    let server = server().await;
+    let lark = "start: word (\" \" word)*\nword: \"red\" | \"green\"";
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["n"], "additionalProperties": false});
+    let is_color = |word: &str| ["red", "green"].contains(&word);
+    for seed in 0..4 {
+        let drawn = json!({"temperature": 1.5, "seed": seed, "max_tokens": 60});
+        for more in [
+            json!({"guided_regex": "[0-9]{3}-[xyz]"}),
+            json!({"guided_grammar": lark}),
+            json!({"guided_json": schema}),
+            json!({"guided_json": schema.to_string()}),
+        ] {
+            let more = with(drawn.clone(), more);
+            let said = chat(&server, more.clone()).await["choices"][0]["message"]["content"].take();
+            let continued = complete(&server, more.clone()).await["choices"][0]["text"].take();
+            assert_eq!(said, continued, "the same prompt, and so the same answer");
+            let said = said.as_str().unwrap();
+            if more.get("guided_regex").is_some() {
+                let (digits, letter) = said.split_once('-').unwrap();
+                assert!(digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()), "{said}");
+                assert!(["x", "y", "z"].contains(&letter), "{said}");
+            } else if more.get("guided_grammar").is_some() {
+                let words: Vec<&str> = said.split(' ').collect();
+                let (last, whole) = words.split_last().unwrap();
+                assert!(whole.iter().all(|word| is_color(word)), "{said}");
+                assert!("red".starts_with(last) || "green".starts_with(last), "{said}");
+            } else {
+                let said: Value = serde_json::from_str(said).unwrap();
+                assert!((0..10).contains(&said["n"].as_i64().unwrap()), "{said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_grammar_that_cannot_be_kept_is_a_400_that_names_its_field() {
+    let server = server().await;
+    for (more, param) in [
+        (json!({"guided_regex": "("}), "guided_regex"),
+        (json!({"guided_grammar": "start: missing"}), "guided_grammar"),
+        (json!({"guided_json": {"type": "wizard"}}), "guided_json"),
+        (json!({"guided_json": "{"}), "guided_json"),
+        (json!({"guided_regex": 5}), "guided_regex"),
+        (json!({"guided_regex": "a".repeat(65_537)}), "guided_regex"),
+        (json!({"guided_regex": "a", "guided_grammar": "start: \"a\""}), "guided_grammar"),
+    ] {
+        for stream in [false, true] {
+            let more = with(more.clone(), json!({"stream": stream}));
+            let error = refusal(server.chat(&with(ask("a", "hi"), more.clone())).await, 400).await;
+            assert_eq!(error["param"], param, "{error}");
+            let body = with(json!({"model": "a", "prompt": "hi"}), more);
+            let error = refusal(server.post(server.api("/v1/completions"), &body).await, 400).await;
+            assert_eq!(error["param"], param, "{error}");
+        }
+    }
+    let both = json!({"response_format": {"type": "json_object"}, "guided_regex": "a"});
+    let error = refusal(server.chat(&with(ask("a", "hi"), both)).await, 400).await;
+    assert_eq!(error["param"], "guided_regex");
+}
+
+#[tokio::test]
 async fn several_answers_have_an_index_and_the_seeds_after_the_first() {
     let server = server().await;
     let drawn = json!({"temperature": 1, "seed": 5, "max_tokens": 12});

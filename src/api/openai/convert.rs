@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::types::{
-    ChatMessage, ChatRequest, ChatRole, CompletionRequest, Content, Options, PromptInput, ResponseFormat, SchemaFormat,
-};
+use super::grammar;
+use super::types::{ChatMessage, ChatRequest, ChatRole, CompletionRequest, Content, Options, PromptInput};
 use crate::api::ApiError;
 use crate::config::registry_file::Sampling as Defaults;
-use crate::engine::{Dry, GenerateRequest, Grammar, Message, Prompt, Role, Sampling};
+use crate::engine::{Dry, GenerateRequest, Message, Prompt, Role, Sampling};
 
 const MOST_STOPS: usize = 16;
 const MOST_STOP_TOKENS: usize = 64;
@@ -24,6 +23,8 @@ pub struct Understood {
     pub answers: u32,
     /// The field that holds the prompt.
     pub prompt_field: &'static str,
+    /// The field that says what the answer must look like.
+    pub grammar_field: &'static str,
     pub stream: bool,
     pub include_usage: bool,
     /// Fields that were accepted and change nothing.
@@ -72,15 +73,13 @@ fn understand(
     }
     few("stop", options.stop.len(), MOST_STOPS)?;
     few("stop_token_ids", options.stop_token_ids.len(), MOST_STOP_TOKENS)?;
-    let answers = options.n.unwrap_or(1);
-    if !(1..=MOST_ANSWERS).contains(&answers) {
-        return Err(ApiError::invalid("n", format!("`n` must be from 1 to {MOST_ANSWERS}")));
-    }
+    let answers = answers(options.n)?;
     let named = options.rest.iter().filter(|(_, value)| !value.is_null());
     let mut ignored: Vec<String> = named.map(|(name, _)| name.clone()).collect();
     // The map keeps the client's order or not, as some other crate of the build decides.
     ignored.sort();
     let sampling = sampling(&options, defaults)?;
+    let (grammar_field, grammar) = grammar::wanted(options.response_format, options.guided)?.unzip();
     Ok(Understood {
         request: GenerateRequest {
             prompt,
@@ -89,14 +88,22 @@ fn understand(
             stop: options.stop,
             stop_tokens: options.stop_token_ids,
             logprobs: options.logprobs,
-            grammar: options.response_format.and_then(grammar),
+            grammar,
         },
         answers,
         prompt_field,
+        grammar_field: grammar_field.unwrap_or(grammar::FORMAT),
         stream: options.stream,
         include_usage: options.include_usage,
         ignored,
     })
+}
+
+fn answers(n: Option<u32>) -> Result<u32, ApiError> {
+    match n.unwrap_or(1) {
+        n @ 1..=MOST_ANSWERS => Ok(n),
+        _ => Err(ApiError::invalid("n", format!("`n` must be from 1 to {MOST_ANSWERS}"))),
+    }
 }
 
 fn few(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
@@ -119,16 +126,6 @@ fn chat_logprobs(asked: Option<bool>, top: Option<u32>) -> Result<Option<u32>, A
         (true, top) => Ok(Some(top)),
         (false, 0) => Ok(None),
         (false, _) => Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs` to be true")),
-    }
-}
-
-fn grammar(format: ResponseFormat) -> Option<Grammar> {
-    match format {
-        ResponseFormat::Text => None,
-        ResponseFormat::JsonObject => Some(Grammar::Json),
-        ResponseFormat::JsonSchema { json_schema: SchemaFormat { schema, .. } } => {
-            Some(schema.map_or(Grammar::Json, Grammar::JsonSchema))
-        }
     }
 }
 
@@ -265,6 +262,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::engine::Grammar;
 
     fn understood(body: Value) -> Result<Understood, ApiError> {
         chat(serde_json::from_value(body).unwrap(), &Defaults { temperature: Some(0.0), ..Defaults::default() })

@@ -1,4 +1,5 @@
-//! The OpenAI dialect: wire types ([`types`]), their meaning ([`convert`]), the events of a stream
+//! The OpenAI dialect: wire types ([`types`]), their meaning ([`convert`],
+//! [`grammar`]), the events of a stream
 //! ([`stream`]) and one short handler a route.
 //!
 //! Shapes follow <https://platform.openai.com/docs/api-reference>. A field with an effect this
@@ -7,6 +8,7 @@
 pub mod chat;
 pub mod completions;
 mod convert;
+mod grammar;
 mod logprobs;
 pub mod models;
 mod reply;

@@ -33,11 +33,11 @@ pub async fn run<D: Dialect, W: Serialize>(
     dialect: impl FnOnce(String, bool, usize) -> D,
     whole: impl FnOnce(String, Vec<Collected>, UsageBody) -> W,
 ) -> Result<Response, ApiError> {
-    let prompt_field = understood.prompt_field;
+    let (prompt, grammar) = (understood.prompt_field, understood.grammar_field);
     let sequences = sequences(understood.request, understood.answers);
     // Each has its own place in the queue; if one is refused, the others leave it.
     let running = try_join_all(sequences.map(|request| context.gateway.submit(model, request))).await;
-    let running = running.map_err(|error| ApiError::from(error).about_prompt(prompt_field))?;
+    let running = running.map_err(|error| ApiError::from(error).about_prompt(prompt).about_grammar(grammar))?;
     let id = model.id.clone();
     let mut response = if understood.stream {
         let dialect = dialect(id.to_string(), understood.include_usage, running.len());
