@@ -25,11 +25,18 @@ impl ChatTemplate {
     /// Why this model has no chat, as a sentence for the one who asked: there is no template, or it
     /// is no Jinja.
     pub fn of(header: &gguf::Header) -> Result<Self, String> {
-        let Ok(source) = header.str("tokenizer.chat_template") else {
-            return Err("this model has no chat template: send a text prompt instead of messages".into());
-        };
         let token = |key: &str| special_token(header, key).unwrap_or_default();
-        Self::new(source, &token("tokenizer.ggml.bos_token_id"), &token("tokenizer.ggml.eos_token_id"))
+        let source = header.str("tokenizer.chat_template").ok();
+        Self::given(source, &token("tokenizer.ggml.bos_token_id"), &token("tokenizer.ggml.eos_token_id"))
+    }
+
+    /// The template that an engine found in a model's header, if it found one.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::of`].
+    pub fn given(source: Option<&str>, bos: &str, eos: &str) -> Result<Self, String> {
+        let none = "this model has no chat template: send a text prompt instead of messages";
+        source.map_or_else(|| Err(none.into()), |source| Self::new(source, bos, eos))
     }
 
     /// A template from its source.

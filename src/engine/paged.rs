@@ -1,14 +1,12 @@
 //! The adapter to `crates/paged-engine`: many sequences of any length on each step, keys and values
 //! from one pool for all models.
 
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gguf::Header;
 use paged_engine::kernels::Kernels;
-use paged_engine::{Event, LoadOptions, Options, Reason, Request, Sink};
+use paged_engine::{Chat, Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
 use super::{
@@ -19,10 +17,6 @@ use super::{
 
 /// The name the registry file and the status pages use.
 pub const NAME: &str = "paged";
-/// Bytes of tables for one token of the vocabulary: its name, its bytes, its place in the maps.
-const TABLE_BYTES_PER_TOKEN: u64 = 400;
-/// Bytes of grammar tables for one token, reserved though they are made with the first grammar.
-pub const GRAMMAR_BYTES_PER_TOKEN: u64 = 400;
 /// A step ends within seconds; a model that is not gone by then is stuck.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -68,8 +62,8 @@ impl Engine for Paged {
             weights_mapped,
             weights_private,
             kv: 0,
-            scratch: scratch(model, u64::from(spec.sequences)),
-            tables: model.vocabulary.saturating_mul(TABLE_BYTES_PER_TOKEN + GRAMMAR_BYTES_PER_TOKEN),
+            scratch: scratch(model, u64::from(spec.sequences)).saturating_add(grammars(model)),
+            tables: paged_engine::tokenizer::estimate(model),
         }
     }
 
@@ -84,10 +78,10 @@ impl Engine for Paged {
             };
             let options = LoadOptions { context, sequences, kv, ..LoadOptions::default() };
             let model = engine.load(&spec.source, options).map_err(load_error)?;
-            let chat = chat_template(&spec.source)?;
-            let (weights_mapped, weights_private) = model.bytes();
-            let footprint = Footprint { weights_mapped, weights_private, ..estimate };
-            Ok(Model { model: Arc::new(model), chat: Arc::new(chat), footprint, sequences: spec.sequences })
+            let Chat { template, start, end } = model.chat();
+            let chat = ChatTemplate::given(template.as_deref(), start, end);
+            let scratch = estimate.scratch;
+            Ok(Model { model: Arc::new(model), chat: Arc::new(chat), scratch, sequences: spec.sequences })
         });
         let model: Model = loading.await.map_err(|error| Error::Load(format!("loading panicked: {error}")))??;
         Ok(Arc::new(model))
@@ -101,23 +95,28 @@ fn scratch(model: &gguf::Summary, sequences: u64) -> u64 {
     rows.saturating_mul(row).saturating_add(sequences.saturating_mul(model.vocabulary).saturating_mul(8))
 }
 
-fn chat_template(source: &Path) -> Result<Result<ChatTemplate, String>, Error> {
-    let header = Header::read(source).map_err(|error| Error::Load(error.to_string()))?;
-    Ok(ChatTemplate::of(&header))
+/// What grammars may take, which is not known before the first one comes: by then the model serves,
+/// and nobody can refuse it the bytes. They move to the tables when they are taken.
+fn grammars(model: &gguf::Summary) -> u64 {
+    decoding::grammar::bytes_at_most(model.vocabulary, model.token_bytes)
 }
 
 struct Model {
     model: Arc<paged_engine::Model>,
     /// Or why there is none.
     chat: Arc<Result<ChatTemplate, String>>,
-    footprint: Footprint,
+    /// Reserved for steps and grammars.
+    scratch: u64,
     sequences: u32,
 }
 
 #[async_trait]
 impl LoadedModel for Model {
     fn footprint(&self) -> Footprint {
-        self.footprint
+        let (weights_mapped, weights_private) = self.model.bytes();
+        let grammars = self.model.grammar_bytes();
+        let tables = self.model.table_bytes().saturating_add(grammars);
+        Footprint { weights_mapped, weights_private, kv: 0, scratch: self.scratch.saturating_sub(grammars), tables }
     }
 
     fn capabilities(&self) -> Capabilities {

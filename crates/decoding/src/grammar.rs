@@ -80,12 +80,10 @@ impl Vocabulary {
         factory.quiet();
         let limits = ParserLimits { max_lexer_states: MOST_LEXER_STATES, verbose_errors: false, ..Default::default() };
         *factory.limits_mut() = limits;
-        // A trie and its slices: two words a node, and no more nodes than bytes; offsets and orders.
-        let bytes = (1 + slices.len()) as u64 * (8 * length as u64 + 16 * u64::from(size));
-        Ok(Self { factory: Arc::new(factory), bytes })
+        Ok(Self { factory: Arc::new(factory), bytes: bytes_at_most(u64::from(size), length as u64) })
     }
 
-    /// Bytes it takes at most, by the number and length of its tokens.
+    /// What [`bytes_at_most`] says of its tokens.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -107,6 +105,13 @@ impl Vocabulary {
             None => Ok(Matcher { parser }),
         }
     }
+}
+
+/// Bytes that a [`Vocabulary`] of so many tokens takes at most, `length` bytes of text together.
+pub fn bytes_at_most(tokens: u64, length: u64) -> u64 {
+    // A trie and its slices: two words a node, and no more nodes than bytes; offsets and orders.
+    let tries = 1 + SlicedBiasComputer::json_slices().len() as u64;
+    tries.saturating_mul(length.saturating_mul(8).saturating_add(tokens.saturating_mul(16)))
 }
 
 /// Special tokens are marked with a byte that no text has, as llguidance wants it.

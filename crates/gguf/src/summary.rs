@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Error, Header, TensorInfo, TensorType, Value};
+use crate::{Array, Error, Header, TensorInfo, TensorType, Value};
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// The shape and the weights of a decoder model.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,10 @@ pub struct Summary {
     pub value_length: u64,
     /// Tokens in the vocabulary.
     pub vocabulary: u64,
+    /// Bytes of all their names.
+    pub token_bytes: u64,
+    /// Merges of a byte-pair vocabulary.
+    pub merges: u64,
     /// `tokenizer.ggml.model`, for example `gpt2`.
     pub tokenizer: String,
     /// `tokenizer.ggml.pre`: how texts are cut before merging, if the file says.
@@ -77,6 +83,8 @@ impl Summary {
             key_length: head_width("attention.key_length")?,
             value_length: head_width("attention.value_length")?,
             vocabulary: vocabulary(header)?,
+            token_bytes: strings(header, TOKENS).iter().map(|name| name.len() as u64).sum(),
+            merges: strings(header, "tokenizer.ggml.merges").len() as u64,
             tokenizer: header.str("tokenizer.ggml.model")?.to_owned(),
             pre_tokenizer: text("tokenizer.ggml.pre"),
             rope_scaling: text(&key("rope.scaling.type")),
@@ -121,12 +129,16 @@ fn kv_heads(header: &Header, key: &str, heads: u64) -> Result<(u64, bool), Error
 }
 
 fn vocabulary(header: &Header) -> Result<u64, Error> {
-    const KEY: &str = "tokenizer.ggml.tokens";
-    let tokens = header.metadata.get(KEY).ok_or_else(|| Error::key(KEY, "is missing"))?;
+    let tokens = header.metadata.get(TOKENS).ok_or_else(|| Error::key(TOKENS, "is missing"))?;
     match tokens.as_array() {
         Some(array) if !array.is_empty() => Ok(array.len() as u64),
-        _ => Err(Error::key(KEY, "must be a list of strings")),
+        _ => Err(Error::key(TOKENS, "must be a list of strings")),
     }
+}
+
+/// The list of strings at `key`; empty if there is none.
+fn strings<'h>(header: &'h Header, key: &str) -> &'h [String] {
+    header.metadata.get(key).and_then(Value::as_array).and_then(Array::as_strings).unwrap_or_default()
 }
 
 fn bytes_by_type(header: &Header) -> BTreeMap<TensorType, u64> {

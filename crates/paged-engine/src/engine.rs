@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
+use crate::chat::Chat;
 use crate::grammar::Grammars;
 use crate::kernels::Kernels;
 use crate::kernels::team::Team;
@@ -110,14 +111,17 @@ impl Engine {
     /// [`Error::File`] or [`Error::Unsupported`]; [`Error::InvalidRequest`] if the pool cannot hold
     /// one sequence of this context.
     pub fn load(&self, path: &Path, options: LoadOptions) -> Result<Model, Error> {
-        let weights = Weights::open(path)?;
-        let tokenizer = Tokenizer::of(&weights.header)?;
-        let decoder = Decoder::new(weights, options.context, self.kernels)?;
+        let (weights, header) = Weights::open(path)?;
+        let tokenizer = Tokenizer::of(&header)?;
+        let chat = Chat::of(&header, &tokenizer);
+        let decoder = Decoder::new(weights, &header, options.context, self.kernels)?;
+        drop(header);
         let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, options.kv));
         let context = options.context.min(config.context);
         let pool_blocks = self.room_for(context, layout)?;
         let share = Share::open(&self.pool, layout.block_bytes(), options.prefix_cache);
-        let shared = Arc::new(Shared { config, tokenizer, counts: Counts::default(), bytes: decoder.bytes() });
+        let (counts, dropped, bytes) = (Counts::default(), AtomicBool::new(false), decoder.bytes());
+        let shared = Arc::new(Shared { config, tokenizer, chat, counts, dropped, bytes });
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let most = options.sequences.max(1);
         let model = Resident::new(Box::new(decoder), layout, Arc::clone(&shared), Arc::clone(&share), most);
@@ -155,7 +159,17 @@ impl Model {
         self.shared.bytes
     }
 
-    /// Bytes that grammars take, beside those of [`Model::bytes`]: none before the first one.
+    /// What the file says of chats.
+    pub fn chat(&self) -> &Chat {
+        &self.shared.chat
+    }
+
+    /// Bytes of tables, beside those of [`Model::bytes`]: of the tokenizer and the chat template.
+    pub fn table_bytes(&self) -> u64 {
+        self.shared.tokenizer.bytes_held() + self.shared.chat.bytes_held()
+    }
+
+    /// Bytes of the tables that grammars need: none before the first one.
     pub fn grammar_bytes(&self) -> u64 {
         self.grammars.bytes()
     }
@@ -200,14 +214,16 @@ impl Model {
         self.unloaded.store(true, Ordering::Relaxed);
         let (done, told) = mpsc::sync_channel(1);
         // An engine that has ended holds no model: then the receiver is closed at once.
-        let _ = self.commands.send(Command::Remove { key: self.key, done: Some(done) });
+        let _ = self.commands.send(Command::Remove { key: self.key, done });
         told
     }
 }
 
 impl Drop for Model {
     fn drop(&mut self) {
-        let _ = self.commands.try_send(Command::Remove { key: self.key, done: None });
+        self.shared.dropped.store(true, Ordering::Release);
+        // An engine with so many commands that this one finds no place is awake.
+        let _ = self.commands.try_send(Command::Wake);
     }
 }
 

@@ -7,12 +7,9 @@
 //! ```no_run
 //! use paged_engine::{Engine, Event, LoadOptions, Options, Request, Sink};
 //!
-//! struct Print;
-//! impl Sink for Print {
-//!     fn send(&mut self, event: Event) -> bool {
-//!         if let Event::Token { text, .. } = event { print!("{text}") }
-//!         true
-//!     }
+//! struct Forward(std::sync::mpsc::Sender<Event>);
+//! impl Sink for Forward {
+//!     fn send(&mut self, event: Event) -> bool { self.0.send(event).is_ok() }
 //!     fn is_closed(&self) -> bool { false }
 //! }
 //!
@@ -21,13 +18,23 @@
 //! let model = engine.load("model.gguf".as_ref(), LoadOptions { context: 1024, sequences: 20, ..LoadOptions::default() })?;
 //! let prompt = model.tokenizer().encode("Once upon a time");
 //! let request = Request { prompt, max_tokens: 32, ..Request::default() };
-//! model.generate(request, Box::new(Print))?;
+//! let (sender, events) = std::sync::mpsc::channel();
+//! model.generate(request, Box::new(Forward(sender)))?;
+//! // The channel closes behind the last event: the sequence is over then, and its sink dropped.
+//! for event in events {
+//!     match event {
+//!         Event::Token { text, .. } | Event::Finished { text, .. } => print!("{text}"),
+//!         Event::Failed(error) => return Err(error.into()),
+//!         Event::Prefill { .. } => {}
+//!     }
+//! }
 //! # Ok(()) }
 //! ```
 //!
 //! Host bookkeeping ([`schedule`], [`sequence`], [`kv`]) knows no kernel; what touches numbers
 //! ([`model`], [`kernels`], [`quant`]) knows no sequence.
 
+mod chat;
 mod engine;
 mod error;
 mod grammar;
@@ -43,6 +50,7 @@ mod shared;
 pub mod tokenizer;
 pub mod weights;
 
+pub use chat::Chat;
 pub use engine::{Engine, LoadOptions, Model, Options};
 pub use error::Error;
 pub use kv::KvType;

@@ -45,6 +45,11 @@ impl Resident {
         self.sequences.is_empty()
     }
 
+    /// Whether nobody can ask it any more.
+    pub fn is_dropped(&self) -> bool {
+        self.shared.dropped.load(Ordering::Acquire)
+    }
+
     /// Takes a sequence in, to wait.
     pub fn submit(&mut self, sequence: Sequence) {
         if self.broken {
@@ -119,6 +124,8 @@ impl Resident {
         if work.is_empty() {
             return 0;
         }
+        // What was given up for the new blocks goes before they come: the budget is never exceeded.
+        store.drop_blocks(&self.share.take_freed());
         let standings = self.standings();
         let decoding = work.iter().filter(|(at, _)| standings[*at].decoding).count();
         let tokens = work.iter().map(|(_, count)| count).sum::<usize>();
@@ -242,4 +249,58 @@ impl Resident {
 
 fn broken() -> Error {
     Error::Internal("a step of this model panicked: load it again".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::chat::Chat;
+    use crate::kernels::Kernels;
+    use crate::kv::{KvType, Pool, Table};
+    use crate::sequence::{Event, Request, Sink};
+    use crate::shared::Counts;
+    use crate::tokenizer::Tokenizer;
+    use crate::weights::Weights;
+
+    struct Listener;
+
+    impl Sink for Listener {
+        fn send(&mut self, _event: Event) -> bool {
+            true
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+    }
+
+    /// One of the repository's models on a pool of so many blocks.
+    fn resident(blocks: u64) -> Resident {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/reverse.Q3_K_M.gguf");
+        let (weights, header) = Weights::open(&path).unwrap();
+        let tokenizer = Tokenizer::of(&header).unwrap();
+        let decoder = Decoder::new(weights, &header, 1024, Kernels::best()).unwrap();
+        let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, KvType::F16));
+        let share = Share::open(&Pool::new(blocks * layout.block_bytes()), layout.block_bytes(), true);
+        let (chat, counts, bytes) = (Chat::default(), Counts::default(), decoder.bytes());
+        let shared = Arc::new(Shared { config, tokenizer, chat, counts, dropped: false.into(), bytes });
+        Resident::new(Box::new(decoder), layout, shared, share, 4)
+    }
+
+    #[test]
+    fn the_memory_of_blocks_that_were_given_up_goes_before_that_of_new_ones_comes() {
+        let (mut resident, mut store, mut team) = (resident(8), Store::default(), Team::new(1).unwrap());
+        let terms = Terms { rhythm: Rhythm::Free, admit: true };
+        for from in [0, 100] {
+            let request = Request { prompt: (from..from + 100).collect(), max_tokens: 1, ..Request::default() };
+            let table = Table::new(&resident.share);
+            resident.submit(Sequence::new(request, None, table, Box::new(Listener)));
+            while !resident.is_idle() {
+                assert!(resident.step(terms, &mut store, &mut team) > 0);
+                assert!(store.held() <= 8, "{} blocks of 8", store.held());
+            }
+        }
+        assert_eq!(store.held(), 8);
+    }
 }

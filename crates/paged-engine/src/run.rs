@@ -13,9 +13,20 @@ use crate::schedule::turns::Turns;
 use crate::sequence::Sequence;
 
 pub enum Command {
-    Add { key: u64, model: Box<Resident> },
-    Submit { key: u64, sequence: Box<Sequence> },
-    Remove { key: u64, done: Option<SyncSender<()>> },
+    Add {
+        key: u64,
+        model: Box<Resident>,
+    },
+    Submit {
+        key: u64,
+        sequence: Box<Sequence>,
+    },
+    Remove {
+        key: u64,
+        done: SyncSender<()>,
+    },
+    /// Look for models whose handles are gone.
+    Wake,
 }
 
 /// Every model, and the numbers of every block.
@@ -35,6 +46,7 @@ impl Models {
     /// Runs until every handle is gone.
     pub fn run(mut self, commands: &Receiver<Command>) {
         while self.take_commands(commands).is_ok() {
+            self.remove_dropped();
             self.models.values_mut().for_each(Resident::forget_abandoned);
             if !self.step_fairly() {
                 self.make_room();
@@ -73,16 +85,25 @@ impl Models {
                 None => sequence.fail(Error::Stopped),
             },
             Command::Remove { key, done } => {
-                if let Some(mut model) = self.models.remove(&key) {
-                    model.close(&Error::Stopped);
-                }
-                self.turns.forget(key);
-                self.drop_freed();
-                if let Some(done) = done {
-                    let _ = done.try_send(());
-                }
+                self.remove(key);
+                let _ = done.try_send(());
             }
+            Command::Wake => {}
         }
+    }
+
+    /// Ends a model's sequences and gives its memory back.
+    fn remove(&mut self, key: u64) {
+        if let Some(mut model) = self.models.remove(&key) {
+            model.close(&Error::Stopped);
+        }
+        self.turns.forget(key);
+        self.drop_freed();
+    }
+
+    fn remove_dropped(&mut self) {
+        let dropped = self.models.iter().filter(|(_, model)| model.is_dropped()).map(|(key, _)| *key);
+        dropped.collect::<Vec<_>>().into_iter().for_each(|key| self.remove(key));
     }
 
     /// One step of the model that was served least, of those that can go on. `false` if none can.

@@ -1,7 +1,8 @@
 //! What the engine's thread and the handles of its models both look at.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::chat::Chat;
 use crate::model::Config;
 use crate::tokenizer::Tokenizer;
 
@@ -10,7 +11,10 @@ use crate::tokenizer::Tokenizer;
 pub struct Shared {
     pub config: Config,
     pub tokenizer: Tokenizer,
+    pub chat: Chat,
     pub counts: Counts,
+    /// Its handle is gone: the engine lets it go before its next step.
+    pub dropped: AtomicBool,
     /// Bytes of the file's pages, and bytes of its own.
     pub bytes: (u64, u64),
 }

@@ -18,7 +18,6 @@ use crate::quant::{dequantize, kind_of};
 #[derive(Debug)]
 pub struct Weights {
     map: Mmap,
-    pub header: Header,
 }
 
 /// A matrix of a mapped file, checked to lie inside it: `rows` rows of `width` elements.
@@ -31,18 +30,19 @@ pub struct Tensor {
 }
 
 impl Weights {
-    /// Maps the file at `path` and reads its header.
+    /// Maps the file at `path` and reads its header, which has every name of the vocabulary: who
+    /// loads drops it when everything was taken out of it.
     ///
     /// # Errors
     /// [`Error::File`] if it is no whole GGUF.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<(Self, Header), Error> {
         let file = File::open(path).map_err(|error| Error::File(error.to_string()))?;
         #[expect(unsafe_code, reason = "mapping is the point of this module")]
         // SAFETY: the map is only read. Whoever truncates a model file while it is served breaks
         // the process, as with every program that maps its data; replacing the file does not.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::File(error.to_string()))?;
         let header = Header::parse(&map[..], map.len() as u64)?;
-        Ok(Self { map, header })
+        Ok((Self { map }, header))
     }
 
     pub fn matrix(&self, tensor: &Tensor) -> Matrix<'_> {
@@ -76,8 +76,8 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(weights: &'a Weights) -> Self {
-        let left = weights.header.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    pub fn new(weights: &'a Weights, header: &'a Header) -> Self {
+        let left = header.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         Self { weights, left, mapped: 0 }
     }
 

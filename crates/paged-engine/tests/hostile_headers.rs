@@ -26,9 +26,9 @@ fn small(case: &str) -> Vec<u8> {
 /// Loads as the engine does; what comes of it does not matter.
 fn load(name: &str, bytes: &[u8]) {
     let file = TempFile::new(name, bytes);
-    if let Ok(weights) = Weights::open(&file.0) {
-        let _ = Tokenizer::of(&weights.header);
-        let _ = Decoder::new(weights, 256, Kernels::best());
+    if let Ok((weights, header)) = Weights::open(&file.0) {
+        let _ = Tokenizer::of(&header);
+        let _ = Decoder::new(weights, &header, 256, Kernels::best());
     }
 }
 

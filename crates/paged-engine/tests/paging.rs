@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use decoding::Sampling;
 use paged_engine::{Engine, Error, Event, KvType, LoadOptions, Model, Options, Request, Sink};
@@ -208,6 +209,43 @@ fn unloading_gives_everything_back_the_cache_too() {
     assert_eq!((engine.kv_used(), engine.kv_cached()), (0, cached / 2), "the other's are still there");
     other.unload().recv().unwrap();
     assert_eq!((engine.kv_used(), engine.kv_cached()), (0, 0));
+}
+
+/// Holds the engine's thread at its first event until it is opened; nobody listens then.
+struct Gate {
+    entered: Sender<()>,
+    opened: Receiver<()>,
+}
+
+impl Sink for Gate {
+    fn send(&mut self, _event: Event) -> bool {
+        let _ = (self.entered.send(()), self.opened.recv());
+        false
+    }
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_model_that_is_dropped_while_the_engine_takes_no_more_commands_goes_all_the_same() {
+    let engine = engine(ROOMY);
+    let model = load(&engine, LoadOptions::default());
+    answer(&ask(&model, &((0..100).collect(), 10)));
+    assert!(engine.kv_cached() > 0);
+    let ((entered, inside), (open, opened)) = (channel(), channel());
+    let request = || Request { prompt: vec![1], max_tokens: 1, ..Request::default() };
+    model.generate(request(), Box::new(Gate { entered, opened })).unwrap();
+    inside.recv().unwrap();
+    let others = || Box::new(Gate { entered: channel().0, opened: channel().1 });
+    while model.generate(request(), others()).is_ok() {}
+    drop(model);
+    open.send(()).unwrap();
+    let since = Instant::now();
+    while engine.kv_cached() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "its blocks stay");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

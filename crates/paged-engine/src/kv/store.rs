@@ -74,6 +74,7 @@ impl Store {
     }
 
     /// Blocks that have memory.
+    #[cfg(test)]
     pub fn held(&self) -> usize {
         self.blocks.iter().flatten().count()
     }

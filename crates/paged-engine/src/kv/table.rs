@@ -53,6 +53,11 @@ impl Share {
         self.pool.books().blocks_of(self.owner)
     }
 
+    /// Blocks of any model whose numbers are to be dropped, as [`Pool::take_freed`].
+    pub fn take_freed(&self) -> Vec<BlockId> {
+        self.pool.take_freed()
+    }
+
     pub fn close(&self) {
         self.pool.books().close(self.owner);
     }

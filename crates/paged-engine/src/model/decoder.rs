@@ -1,7 +1,7 @@
 //! A loaded decoder: its tensors, and what it costs.
 
 use super::Config;
-use gguf::Summary;
+use gguf::{Header, Summary};
 
 use super::layer::{Layer, Linear};
 use super::rope::{self, Rope};
@@ -26,16 +26,16 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for sequences of up to `context` tokens: some models have other positions for
-    /// long texts.
+    /// A decoder of a mapped file with this header, for sequences of up to `context` tokens: some
+    /// models have other positions for long texts.
     ///
     /// # Errors
     /// As [`Config::of`] and [`Loader::matrix`]; [`Error::Unsupported`] names a tensor that this
     /// engine would have to leave out.
-    pub fn new(weights: Weights, context: usize, kernels: Kernels) -> Result<Self, Error> {
-        let config = Config::of(&weights.header)?;
+    pub fn new(weights: Weights, header: &Header, context: usize, kernels: Kernels) -> Result<Self, Error> {
+        let config = Config::of(header)?;
         let (hidden, vocabulary) = (config.hidden, config.vocabulary);
-        let mut loader = Loader::new(&weights);
+        let mut loader = Loader::new(&weights, header);
         let embedding = loader.matrix("token_embd.weight", vocabulary, hidden)?;
         let head = match loader.has("output.weight") {
             true => loader.matrix("output.weight", vocabulary, hidden)?,

@@ -109,6 +109,11 @@ impl Merges {
         out.extend(Some(self.bytes[usize::from(byte)]).filter(|piece| *piece < self.tokens));
     }
 
+    /// Bytes of so many merges, all of which make tokens.
+    pub fn estimate(merges: u64) -> u64 {
+        super::table(merges, size_of::<((u32, u32), (u32, u32))>()).saturating_add(size_of::<Self>() as u64)
+    }
+
     /// Bytes of memory held.
     pub fn bytes_held(&self) -> u64 {
         let others: usize = self.others.iter().map(|bytes| bytes.len()).sum();

@@ -18,7 +18,7 @@ mod split;
 mod spm;
 mod vocabulary;
 
-use gguf::{Header, Value};
+use gguf::{Header, Summary, Value};
 
 use crate::Error;
 use bpe::Merges;
@@ -41,6 +41,22 @@ pub fn supported(model: &str, pre: Option<&str>) -> Result<(), String> {
         }
         (other, _) => Err(format!("the paged engine does not read `{other}` tokenizers yet")),
     }
+}
+
+/// What [`Tokenizer::bytes_held`] will be, from the header's summary alone.
+pub fn estimate(model: &Summary) -> u64 {
+    let method = match model.tokenizer.as_str() {
+        "gpt2" => Merges::estimate(model.merges),
+        _ => SentencePiece::estimate(model.vocabulary),
+    };
+    Vocabulary::estimate(model.vocabulary, model.token_bytes).saturating_add(method)
+}
+
+/// Bytes of a table of so many entries: a power of two of places, seven of eight of which may be
+/// taken, and a byte to find each by (<https://docs.rs/hashbrown>).
+fn table(entries: u64, each: usize) -> u64 {
+    let places = (entries.saturating_mul(8) / 7).checked_next_power_of_two().unwrap_or(u64::MAX);
+    places.saturating_mul(each as u64 + 1)
 }
 
 /// The tokenizer of one model.

@@ -72,6 +72,11 @@ impl SentencePiece {
         out.extend(self.bytes[usize::from(byte)]);
     }
 
+    /// Bytes for so many tokens.
+    pub fn estimate(tokens: u64) -> u64 {
+        tokens.saturating_mul(size_of::<f32>() as u64).saturating_add(size_of::<Self>() as u64)
+    }
+
     /// Bytes of memory held.
     pub fn bytes_held(&self) -> u64 {
         (self.scores.capacity() * size_of::<f32>()) as u64

@@ -137,6 +137,14 @@ impl Vocabulary {
         (0u32..).zip(self.kinds.iter().copied())
     }
 
+    /// Bytes of a vocabulary of so many tokens whose names take `length` bytes: names and what they
+    /// write, where each ends, kinds, and the index of names.
+    pub fn estimate(tokens: u64, length: u64) -> u64 {
+        let each = (2 * size_of::<u32>() + size_of::<Kind>()) as u64;
+        let flat = length.saturating_mul(2).saturating_add(tokens.saturating_mul(each));
+        flat.saturating_add(super::table(tokens, size_of::<u32>()))
+    }
+
     /// Bytes of memory held.
     pub fn bytes_held(&self) -> u64 {
         let ends = (self.ends.capacity() + self.names.ends.capacity()) * size_of::<u32>();

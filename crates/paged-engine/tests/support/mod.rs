@@ -33,7 +33,8 @@ impl Drop for TempFile {
 
 pub fn decoder(name: &str, writer: &Writer) -> Result<Decoder, paged_engine::Error> {
     let file = TempFile::new(name, &writer.to_bytes());
-    Decoder::new(Weights::open(&file.0)?, CONTEXT, Kernels::best())
+    let (weights, header) = Weights::open(&file.0)?;
+    Decoder::new(weights, &header, CONTEXT, Kernels::best())
 }
 
 /// One sequence on a decoder.
