@@ -94,11 +94,6 @@ impl Config {
         })
     }
 
-    /// Bytes of keys and values for one token, in half precision.
-    pub fn kv_bytes_per_token(&self) -> usize {
-        self.layers * 2 * self.kv_heads * self.head * 2
-    }
-
     /// What attention of a layer is like.
     pub fn attention(&self, layer: usize) -> Attention {
         let window = self.windows.get(layer).copied().flatten();
