@@ -38,7 +38,11 @@ impl Dots for DotProd {
         values: &[Quad; SMALL / 4],
         then: impl FnOnce([Lanes; ROWS]),
     ) {
-        then(products(codes, values));
+        let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+        for (codes, values) in quads(codes).zip(values) {
+            add(&mut sums, codes, values);
+        }
+        then(sums);
     }
 
     #[target_feature(enable = "neon,dotprod")]
@@ -51,7 +55,10 @@ impl Dots for DotProd {
         let mut totals = [[vdupq_n_s32(0); 2]; ROWS];
         let groups = codes.chunks_exact(SHARED).zip(values.chunks_exact(4 * SHARED));
         for ((codes, values), scales) in groups.zip(scales) {
-            let sums = products::<ROWS>(codes, values);
+            let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+            for (codes, values) in quads(codes).zip(values) {
+                add(&mut sums, codes, values);
+            }
             for (totals, sums) in totals.iter_mut().zip(sums) {
                 *totals = [vmlaq_s32(totals[0], sums[0], scales[0]), vmlaq_s32(totals[1], sums[1], scales[1])];
             }
@@ -60,21 +67,22 @@ impl Dots for DotProd {
     }
 }
 
-/// Codes times the first `ROWS` rows of the panel, of which each span of codes meets four quads.
+/// Both halves of the tile for one quad after the other.
+fn quads(codes: &[Codes]) -> impl Iterator<Item = &[uint8x16_t; 2]> {
+    codes.as_flattened().as_chunks().0.iter()
+}
+
+/// A quad's codes times the first `ROWS` rows of the panel. The loops around it stand in the two
+/// functions above: one of them with four rows is too long to be inlined, and its sums would go
+/// through memory.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn products<const ROWS: usize>(codes: &[Codes], values: &[Quad]) -> [Lanes; ROWS] {
-    let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
-    for (codes, values) in codes.iter().zip(values.as_chunks::<4>().0) {
-        for (codes, values) in codes.as_chunks::<2>().0.iter().zip(values) {
-            let values = quad(values);
-            row::<0>(sums.get_mut(0), codes, values);
-            row::<1>(sums.get_mut(1), codes, values);
-            row::<2>(sums.get_mut(2), codes, values);
-            row::<3>(sums.get_mut(3), codes, values);
-        }
-    }
-    sums
+fn add<const ROWS: usize>(sums: &mut [Lanes; ROWS], codes: &[uint8x16_t; 2], values: &Quad) {
+    let values = quad(values);
+    row::<0>(sums.get_mut(0), codes, values);
+    row::<1>(sums.get_mut(1), codes, values);
+    row::<2>(sums.get_mut(2), codes, values);
+    row::<3>(sums.get_mut(3), codes, values);
 }
 
 /// One batch row, if there is one.
