@@ -2,6 +2,7 @@
 //! and from the M2 on (`smmla`). Older ones have the reference.
 #![allow(unsafe_code, reason = "intrinsics and instructions; each function states what it needs")]
 
+mod attention;
 mod columns;
 mod dotprod;
 mod dots;
@@ -17,7 +18,7 @@ use self::dotprod::DotProd;
 use self::dots::Dots;
 use self::floats::dot_f32;
 use self::i8mm::I8mm;
-use super::{Kernels, attention};
+use super::Kernels;
 use crate::quant::{Panel32, Panel256, Panels};
 
 /// The sets that this processor has, the fastest first.
@@ -26,8 +27,7 @@ pub fn kernels() -> impl Iterator<Item = Kernels> {
 }
 
 fn set<D: Dots>() -> Option<Kernels> {
-    // The reference's loops of attention are ones that the compiler makes vectors of.
-    let attention = attention::scalar::LOOPS;
+    let attention = attention::LOOPS;
     let (tile256, tile32) = (tile256::<D>, tile32::<D>);
     D::there().then_some(Kernels { name: D::NAME, tile: TILE, tile256, tile32, dot_f32, attention })
 }
