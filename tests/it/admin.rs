@@ -94,7 +94,23 @@ async fn the_status_shows_mode_memory_and_every_model() {
       "reason": null,
       "seconds_in_state": null,
       "source": "",
-      "state": "ready"
+      "state": "ready",
+      "stats": {
+        "kv": {
+          "cached": 0,
+          "total": 0,
+          "used": 0
+        },
+        "running": 0,
+        "waiting": 0,
+        "work": {
+          "preemptions": 0,
+          "prefix_hit_tokens": 0,
+          "prefix_query_tokens": 0,
+          "steps": 0,
+          "tokens": 0
+        }
+      }
     }
     "#);
     let unloaded = status["models"][1].take();
