@@ -76,8 +76,9 @@ async fn agree_with_llama_cpp(golden: &Golden) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_architecture_that_mistralrs_reads_gives_the_same_tokens_for_64_steps() {
     // In floats there is no rounding of activations: any difference would be a difference of model.
-    // It reads no yarn, no factors of any kind and no temperature from a file.
-    for case in ["llama", "qwen2", "qwen3", "phi3-short"] {
+    // It reads no yarn, no factors of any kind and no temperature from a file, and phi3 in quantized
+    // types only.
+    for case in ["llama", "qwen2", "qwen3"] {
         let golden = golden().into_iter().find(|golden| golden.case == case).unwrap();
         agree_with_llama_cpp(&golden).await;
     }
