@@ -1,7 +1,7 @@
 //! The numbers of the blocks, in the machine's memory, and how a step writes and reads them.
 //!
-//! A block's memory is taken when its first token is computed and returned to the system when the
-//! books give it up.
+//! A block's memory is taken when its first token is computed and freed when the books give it up;
+//! the allocator may keep some of it for the next block.
 
 use half::f16;
 
