@@ -274,6 +274,7 @@ fn request_error(error: paged_engine::Error) -> Error {
         E::ContextLength { prompt, max_tokens, context } => {
             Error::ContextLength { prompt: prompt as u64, max_tokens: max_tokens as u64, context: context as u64 }
         }
+        E::OutOfMemory(message) => Error::OutOfMemory(message),
         E::Stopped => Error::Stopped,
         E::Internal(message) | E::File(message) | E::Unsupported(message) => Error::Internal(message),
     }

@@ -38,12 +38,15 @@ fn rate(team: &mut Team, kernels: Kernels, (weights, rows, width): (T, usize, us
     let length = rows * width / weights.block_elements() as usize * weights.block_bytes() as usize;
     let bytes: Vec<u8> = (0..BYTES / length * length).map(|at| (at * 2_654_435_761) as u8 & 0x3f).collect();
     let floats = (0..batch * width).map(|at| (at * 97 % 2003) as f32 / 1001.0 - 1.0).collect();
-    let mut activations = Activations::new(floats, width);
-    [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(team, kind));
+    let mut activations = Activations::default();
+    activations.replace(floats, width);
+    [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(team, kernels.rows, kind));
+    let mut out = [vec![0.0; batch * rows]];
     let (started, mut products) = (Instant::now(), 0);
     for bytes in bytes.chunks_exact(length).cycle() {
         let matrix = Matrix { weights, rows, width, bytes };
-        black_box(matmul(team, kernels, [matrix], &activations));
+        matmul(team, kernels, [matrix], &activations, &mut out);
+        black_box(&out);
         products += rows * width * batch;
         if started.elapsed() > Duration::from_millis(150) {
             break;

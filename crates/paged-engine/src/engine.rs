@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use crate::Error;
 use crate::chat::Chat;
+use crate::device::Cpu;
 use crate::grammar::Grammars;
 use crate::kernels::Kernels;
 use crate::kernels::team::Team;
@@ -45,7 +46,6 @@ impl Default for Options {
 pub struct Engine {
     commands: SyncSender<Command>,
     pool: Arc<Pool>,
-    kernels: Kernels,
     next_key: AtomicU64,
 }
 
@@ -89,10 +89,10 @@ impl Engine {
         let team = Team::new(options.threads)?;
         let (commands, inbox) = mpsc::sync_channel(COMMANDS);
         let pool = Pool::new(options.kv_bytes);
-        let models = Models::new(Arc::clone(&pool), team);
+        let models = Models::new(Arc::clone(&pool), Box::new(Cpu::new(team, options.kernels)));
         let run = move || models.run(&inbox);
         std::thread::Builder::new().name("paged-engine".into()).spawn(run)?;
-        Ok(Self { commands, pool, kernels: options.kernels, next_key: AtomicU64::new(0) })
+        Ok(Self { commands, pool, next_key: AtomicU64::new(0) })
     }
 
     /// Bytes of keys and values that sequences of all models use.
@@ -114,7 +114,7 @@ impl Engine {
         let (weights, header) = Weights::open(path)?;
         let tokenizer = Tokenizer::of(&header)?;
         let chat = Chat::of(&header, &tokenizer);
-        let decoder = Decoder::new(weights, &header, options.context, self.kernels)?;
+        let decoder = Decoder::new(weights, &header, options.context)?;
         drop(header);
         let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, options.kv));
         let context = options.context.min(config.context);
@@ -124,8 +124,9 @@ impl Engine {
         let shared = Arc::new(Shared { config, tokenizer, chat, counts, dropped, bytes });
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let most = options.sequences.max(1);
-        let model = Resident::new(Box::new(decoder), layout, Arc::clone(&shared), Arc::clone(&share), most);
-        self.commands.send(Command::Add { key, model: Box::new(model) }).map_err(|_| ended())?;
+        let model = Resident::new(key, Arc::clone(&shared), Arc::clone(&share), most, options.prefix_cache);
+        let (model, decoder) = (Box::new(model), Box::new(decoder));
+        self.commands.send(Command::Add { key, model, decoder, layout }).map_err(|_| ended())?;
         let (commands, unloaded) = (self.commands.clone(), AtomicBool::new(false));
         let grammars = Grammars::default();
         Ok(Model { key, commands, shared, grammars, share, context, pool_blocks, unloaded })

@@ -15,6 +15,9 @@ pub enum Error {
     Grammar(String),
     #[error("the context is {context} tokens; the prompt has {prompt} and {max_tokens} more were asked for")]
     ContextLength { prompt: usize, max_tokens: usize, context: usize },
+    /// The system gives no memory, or the device has none left.
+    #[error("no memory: {0}")]
+    OutOfMemory(String),
     /// The model was unloaded.
     #[error("the model was unloaded")]
     Stopped,

@@ -32,9 +32,10 @@
 //! ```
 //!
 //! Host bookkeeping ([`schedule`], [`sequence`], [`kv`]) knows no kernel; what touches numbers
-//! ([`model`], [`kernels`], [`quant`]) knows no sequence.
+//! ([`model`], [`kernels`], [`quant`]) knows no sequence. Between them is [`device`].
 
 mod chat;
+pub mod device;
 mod engine;
 mod error;
 mod grammar;

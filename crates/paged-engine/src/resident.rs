@@ -6,21 +6,23 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::Error;
-use crate::kernels::team::Team;
-use crate::kv::{BlockId, Layout, Share, Step, Store};
-use crate::model::{Batch, Decoder};
+use crate::device::Device;
+use crate::kv::{BLOCK, BlockId, Share};
+use crate::model::Batch;
 use crate::schedule::pace::{Measured, Pace, Rhythm};
 use crate::schedule::{Limits, Standing, next_in, plan, victim};
 use crate::sequence::Sequence;
 use crate::shared::Shared;
 
 pub struct Resident {
-    decoder: Box<Decoder>,
-    layout: Layout,
+    /// What the device knows the model by.
+    key: u64,
     shared: Arc<Shared>,
     share: Arc<Share>,
     /// Sequences that may run at once.
     most: usize,
+    /// Whether blocks are shared between sequences that begin alike.
+    sharing: bool,
     sequences: Vec<Sequence>,
     pace: Pace,
     /// A step of it panicked; it runs no more.
@@ -37,8 +39,10 @@ pub struct Terms {
 }
 
 impl Resident {
-    pub fn new(decoder: Box<Decoder>, layout: Layout, shared: Arc<Shared>, share: Arc<Share>, most: usize) -> Self {
-        Self { decoder, layout, shared, share, most, sequences: Vec::new(), pace: Pace::default(), broken: false }
+    /// `most` sequences may run at once.
+    pub fn new(key: u64, shared: Arc<Shared>, share: Arc<Share>, most: usize, sharing: bool) -> Self {
+        let (sequences, pace) = (Vec::new(), Pace::default());
+        Self { key, shared, share, most, sharing, sequences, pace, broken: false }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -112,33 +116,32 @@ impl Resident {
         self.publish();
     }
 
-    /// Runs one step and gives its tokens; 0 if there was nothing that could be run.
-    pub fn step(&mut self, terms: Terms, store: &mut Store, team: &mut Team) -> usize {
+    /// Runs one step and gives its tokens; 0 if there was nothing that could be run. `logits` is
+    /// where its logits go.
+    pub fn step(&mut self, terms: Terms, device: &mut dyn Device, logits: &mut Vec<f32>) -> usize {
         let started = Instant::now();
         let limits =
             Limits { sequences: self.most, prompt_tokens: self.pace.prompt_tokens(self.rhythm().and(terms.rhythm)) };
-        if terms.admit {
-            self.admit(limits);
-        }
-        let work = self.with_room(plan(&self.standings(), limits), store);
+        let mut copies = if terms.admit { self.admit(limits) } else { Vec::new() };
+        let work = self.with_room(plan(&self.standings(), limits), &mut copies);
         if work.is_empty() {
             return 0;
         }
-        // What was given up for the new blocks goes before they come: the budget is never exceeded.
-        store.drop_blocks(&self.share.take_freed());
         let standings = self.standings();
         let decoding = work.iter().filter(|(at, _)| standings[*at].decoding).count();
         let tokens = work.iter().map(|(_, count)| count).sum::<usize>();
         // A bug in a kernel must not take the other models along.
         let step = catch_unwind(AssertUnwindSafe(|| {
-            let logits = self.compute(&work, store, team);
-            self.advance(&work, logits, team);
+            self.compute(&work, &copies, device, logits)?;
+            self.advance(&work, device, logits);
+            Ok(())
         }));
         match step {
-            Ok(()) => {
+            Ok(Ok(())) => {
                 let seconds = started.elapsed().as_secs_f64();
                 self.pace.record(Measured { decoding, prompt: tokens - decoding, seconds });
             }
+            Ok(Err(error)) => self.end(&error),
             Err(_panic) => {
                 self.broken = true;
                 self.end(&broken());
@@ -150,24 +153,51 @@ impl Resident {
         tokens
     }
 
-    /// Lets in who waits, while there is room. Who runs keeps a block each to grow into.
-    fn admit(&mut self, limits: Limits) {
-        while let Some(at) = next_in(&self.standings(), limits) {
-            let spare = self.holders();
-            let Some((asked, found)) = self.sequences[at].admit(spare) else { return };
-            self.shared.counts.prefix_queries.fetch_add(asked as u64, Ordering::Relaxed);
-            self.shared.counts.prefix_hits.fetch_add(found as u64, Ordering::Relaxed);
+    /// Lets in who waits, while there is room; gives the blocks to copy (from, to). Who runs keeps a
+    /// block each to grow into.
+    fn admit(&mut self, limits: Limits) -> Vec<(BlockId, BlockId)> {
+        let mut copies = Vec::new();
+        while let Some(at) = next_in(&self.with_held(), limits) {
+            let (spare, live) = (self.holders(), self.live_prefix(at));
+            let live = live.map(|(other, common)| (self.sequences[other].fork(common), common));
+            let Some(admitted) = self.sequences[at].admit(spare, live) else { break };
+            self.shared.counts.prefix_queries.fetch_add(admitted.asked as u64, Ordering::Relaxed);
+            self.shared.counts.prefix_hits.fetch_add(admitted.found as u64, Ordering::Relaxed);
+            copies.extend(admitted.copies);
         }
+        copies
+    }
+
+    /// The standings, in which those are held that would have more of their tokens for nothing if
+    /// they waited for one that is reading them.
+    fn with_held(&self) -> Vec<Standing> {
+        let mut standings = self.standings();
+        if self.sharing {
+            for at in (0..standings.len()).filter(|at| !standings[*at].started).collect::<Vec<_>>() {
+                let waiting = &self.sequences[at];
+                let reading = standings.iter().zip(&self.sequences).filter(|(s, _)| s.started && !s.decoding);
+                let soon = |other: &Sequence| matches!(other.in_common(waiting), (now, all) if all >= now + BLOCK);
+                standings[at].held = reading.into_iter().any(|(_, other)| soon(other));
+            }
+        }
+        standings
+    }
+
+    /// Who runs and has the most of what sequence `at` begins with, and how many tokens that are.
+    fn live_prefix(&self, at: usize) -> Option<(usize, usize)> {
+        let others = self.sequences.iter().enumerate().filter(|(_, other)| self.sharing && other.standing().started);
+        let common = others.map(|(other, sequence)| (other, sequence.in_common(&self.sequences[at]).0));
+        common.max_by_key(|(_, common)| *common)
     }
 
     /// The part of the work that has blocks, in the order of the sequences.
-    fn with_room(&mut self, planned: Vec<(usize, usize)>, store: &mut Store) -> Vec<(usize, usize)> {
+    fn with_room(&mut self, planned: Vec<(usize, usize)>, copies: &mut Vec<(BlockId, BlockId)>) -> Vec<(usize, usize)> {
         let mut work: Vec<(usize, usize)> = Vec::new();
         let mut given_up = Vec::new();
         for (at, count) in planned {
             while !given_up.contains(&at) {
-                if let Some(copies) = self.sequences[at].reserve(count) {
-                    copies.into_iter().for_each(|(from, to)| store.copy(from, to));
+                if let Some(more) = self.sequences[at].reserve(count) {
+                    copies.extend(more);
                     work.push((at, count));
                     break;
                 }
@@ -181,12 +211,21 @@ impl Resident {
         work
     }
 
-    fn compute(&self, work: &[(usize, usize)], store: &mut Store, team: &mut Team) -> Vec<f32> {
+    fn compute(
+        &mut self,
+        work: &[(usize, usize)],
+        copies: &[(BlockId, BlockId)],
+        device: &mut dyn Device,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), Error> {
+        // What was given up for the new blocks goes before they come: the budget is never exceeded.
+        let freed = self.share.take_freed();
+        device.drop_blocks(&freed);
+        let copies = copies.iter().copied().filter(|(_, to)| !freed.contains(to));
+        device.copy(self.key, &copies.collect::<Vec<_>>())?;
         let batch = self.batch(work);
-        let tables: Vec<&[BlockId]> =
-            work.iter().map(|(at, count)| self.sequences[*at].blocks_of_next(*count)).collect();
-        tables.iter().for_each(|blocks| store.provide(&self.layout, blocks));
-        self.decoder.forward(team, &batch, &mut Step::new(store, self.layout, tables))
+        let tables = work.iter().map(|(at, count)| self.sequences[*at].blocks_of_next(*count)).collect();
+        device.forward(self.key, &batch, tables, logits)
     }
 
     fn batch(&self, work: &[(usize, usize)]) -> Batch {
@@ -204,7 +243,7 @@ impl Resident {
     }
 
     /// Gives every sequence whose known tokens are all computed its next token.
-    fn advance(&mut self, work: &[(usize, usize)], mut logits: Vec<f32>, team: &mut Team) {
+    fn advance(&mut self, work: &[(usize, usize)], device: &mut dyn Device, logits: &mut [f32]) {
         let mut rows = logits.chunks_exact_mut(self.shared.config.vocabulary);
         let mut choices = Vec::new();
         let mut counts = work.iter().peekable();
@@ -217,7 +256,7 @@ impl Resident {
             }
         }
         // A choice looks at the whole vocabulary, so it is worth a core of its own.
-        team.chunks(&mut choices, 1, |_, choice| {
+        device.team().chunks(&mut choices, 1, |_, choice| {
             for (_, sequence, row, chosen) in choice {
                 *chosen = Some(sequence.choose(row));
             }
@@ -257,8 +296,11 @@ mod tests {
 
     use super::*;
     use crate::chat::Chat;
+    use crate::device::Cpu;
     use crate::kernels::Kernels;
-    use crate::kv::{KvType, Pool, Table};
+    use crate::kernels::team::Team;
+    use crate::kv::{KvType, Layout, Pool, Table};
+    use crate::model::Decoder;
     use crate::sequence::{Event, Request, Sink};
     use crate::shared::Counts;
     use crate::tokenizer::Tokenizer;
@@ -275,32 +317,34 @@ mod tests {
         }
     }
 
-    /// One of the repository's models on a pool of so many blocks.
-    fn resident(blocks: u64) -> Resident {
+    /// One of the repository's models on a pool of so many blocks, and its device.
+    fn resident(blocks: u64) -> (Resident, Cpu) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/reverse.Q3_K_M.gguf");
         let (weights, header) = Weights::open(&path).unwrap();
         let tokenizer = Tokenizer::of(&header).unwrap();
-        let decoder = Decoder::new(weights, &header, 1024, Kernels::best()).unwrap();
+        let decoder = Decoder::new(weights, &header, 1024).unwrap();
         let (config, layout) = (decoder.config.clone(), Layout::of(&decoder.config, KvType::F16));
         let share = Share::open(&Pool::new(blocks * layout.block_bytes()), layout.block_bytes(), true);
         let (chat, counts, bytes) = (Chat::default(), Counts::default(), decoder.bytes());
         let shared = Arc::new(Shared { config, tokenizer, chat, counts, dropped: false.into(), bytes });
-        Resident::new(Box::new(decoder), layout, shared, share, 4)
+        let mut device = Cpu::new(Team::new(1).unwrap(), Kernels::best());
+        device.add(7, Box::new(decoder), layout);
+        (Resident::new(7, shared, share, 4, true), device)
     }
 
     #[test]
     fn the_memory_of_blocks_that_were_given_up_goes_before_that_of_new_ones_comes() {
-        let (mut resident, mut store, mut team) = (resident(8), Store::default(), Team::new(1).unwrap());
+        let (mut resident, mut device) = resident(8);
         let terms = Terms { rhythm: Rhythm::Free, admit: true };
         for from in [0, 100] {
             let request = Request { prompt: (from..from + 100).collect(), max_tokens: 1, ..Request::default() };
             let table = Table::new(&resident.share);
             resident.submit(Sequence::new(request, None, table, Box::new(Listener)));
             while !resident.is_idle() {
-                assert!(resident.step(terms, &mut store, &mut team) > 0);
-                assert!(store.held() <= 8, "{} blocks of 8", store.held());
+                assert!(resident.step(terms, &mut device, &mut Vec::new()) > 0);
+                assert!(device.held() <= 8, "{} blocks of 8", device.held());
             }
         }
-        assert_eq!(store.held(), 8);
+        assert_eq!(device.held(), 8);
     }
 }

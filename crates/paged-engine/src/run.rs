@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError};
 
 use crate::Error;
-use crate::kernels::team::Team;
-use crate::kv::{Pool, Store};
+use crate::device::Device;
+use crate::kv::{Layout, Pool};
+use crate::model::Decoder;
 use crate::resident::{Resident, Terms};
 use crate::schedule::pace::Rhythm;
 use crate::schedule::turns::Turns;
@@ -16,6 +17,8 @@ pub enum Command {
     Add {
         key: u64,
         model: Box<Resident>,
+        decoder: Box<Decoder>,
+        layout: Layout,
     },
     Submit {
         key: u64,
@@ -29,18 +32,19 @@ pub enum Command {
     Wake,
 }
 
-/// Every model, and the numbers of every block.
+/// Every model, and the device that computes them.
 pub struct Models {
     models: BTreeMap<u64, Resident>,
     turns: Turns,
     pool: Arc<Pool>,
-    store: Store,
-    team: Team,
+    device: Box<dyn Device>,
+    /// Of the last step, whichever model's; the next has their memory.
+    logits: Vec<f32>,
 }
 
 impl Models {
-    pub fn new(pool: Arc<Pool>, team: Team) -> Self {
-        Self { models: BTreeMap::new(), turns: Turns::default(), pool, store: Store::default(), team }
+    pub fn new(pool: Arc<Pool>, device: Box<dyn Device>) -> Self {
+        Self { models: BTreeMap::new(), turns: Turns::default(), pool, device, logits: Vec::new() }
     }
 
     /// Runs until every handle is gone.
@@ -59,6 +63,8 @@ impl Models {
     fn take_commands(&mut self, commands: &Receiver<Command>) -> Result<(), RecvError> {
         let idle = self.models.values().all(Resident::is_idle);
         if idle {
+            self.device.rest();
+            self.logits = Vec::new();
             self.take(commands.recv()?);
         }
         loop {
@@ -72,7 +78,8 @@ impl Models {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Add { key, model } => {
+            Command::Add { key, model, decoder, layout } => {
+                self.device.add(key, decoder, layout);
                 self.models.insert(key, *model);
             }
             Command::Submit { key, sequence } => match self.models.get_mut(&key) {
@@ -98,6 +105,7 @@ impl Models {
             model.close(&Error::Stopped);
         }
         self.turns.forget(key);
+        self.device.remove(key);
         self.drop_freed();
     }
 
@@ -115,7 +123,7 @@ impl Models {
         for key in &order {
             let rhythm = self.rhythm_beside(*key);
             let Some(model) = self.models.get_mut(key) else { continue };
-            let tokens = model.step(Terms { rhythm, admit }, &mut self.store, &mut self.team);
+            let tokens = model.step(Terms { rhythm, admit }, &mut *self.device, &mut self.logits);
             if tokens > 0 {
                 self.turns.charge(*key, tokens);
                 return true;
@@ -144,6 +152,6 @@ impl Models {
 
     /// Returns the memory of the blocks that were given up.
     fn drop_freed(&mut self) {
-        self.store.drop_blocks(&self.pool.take_freed());
+        self.device.drop_blocks(&self.pool.take_freed());
     }
 }

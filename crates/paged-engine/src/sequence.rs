@@ -96,6 +96,16 @@ pub struct Sequence {
     first_token: Option<Instant>,
 }
 
+/// What a sequence was let in with.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its known tokens, and how many of them need not be computed.
+    pub asked: usize,
+    pub found: usize,
+    /// Blocks whose numbers must be copied (from, to) before its first step.
+    pub copies: Vec<(BlockId, BlockId)>,
+}
+
 impl Sequence {
     /// `grammar` is what became of the request's.
     pub fn new(request: Request, grammar: Option<Matcher>, table: Table, sink: Box<dyn Sink>) -> Self {
@@ -125,25 +135,44 @@ impl Sequence {
             started: !self.table.blocks().is_empty(),
             protected: self.gave_way_at.is_some_and(|had| self.tokens.len() < had + BLOCK),
             preemptions: self.preemptions,
+            held: false,
         }
     }
 
-    /// Takes blocks for every known token, those of the longest cached prefix first, if `spare`
-    /// would be left. Who gave way before gets one more: it must come further before it needs
-    /// another. `None` if there is no room; else how many tokens were asked for and found.
-    pub fn admit(&mut self, spare: usize) -> Option<(usize, usize)> {
+    /// Takes blocks for every known token, those of the longest prefix that is there first, if
+    /// `spare` would be left: what is cached, or `live`, the table of one that runs and how many
+    /// tokens of it are computed and the same. Who gave way before gets one more block: it must come
+    /// further before it needs another. `None` if there is no room.
+    pub fn admit(&mut self, spare: usize, live: Option<(Table, usize)>) -> Option<Admitted> {
         let further = if self.gave_way_at.is_some() { BLOCK } else { 0 };
         let room = (self.tokens.len() + further).min(self.prompt + self.max_tokens);
-        let cached = self.table.adopt(&self.tokens);
-        if self.table.reserve(cached, room, spare).is_none() {
+        let mut found = self.table.adopt(&self.tokens);
+        if let Some((table, common)) = live.filter(|(_, common)| *common > found) {
+            (self.table, found) = (table, common);
+        }
+        let Some(copies) = self.table.reserve(found, room, spare) else {
             self.table.clear();
             return None;
-        }
-        self.computed = cached;
+        };
+        self.computed = found;
         if self.first_token.is_none() {
-            self.cached = cached;
+            self.cached = found;
         }
-        Some((self.tokens.len(), cached))
+        Some(Admitted { asked: self.tokens.len(), found, copies })
+    }
+
+    /// How many tokens of `other`, which waits, are the same here: those it could have at once, and
+    /// those it could have when all that is known here is computed. Never all of them: its last
+    /// token must be computed for its logits.
+    pub fn in_common(&self, other: &Self) -> (usize, usize) {
+        let most = other.tokens.len().saturating_sub(1);
+        let same = self.tokens.iter().zip(&other.tokens[..most]).take_while(|(a, b)| a == b).count();
+        (same.min(self.computed), same)
+    }
+
+    /// A table of its first `tokens` tokens, with the same blocks.
+    pub fn fork(&self, tokens: usize) -> Table {
+        self.table.fork(tokens.div_ceil(BLOCK))
     }
 
     /// Room for `count` more tokens; the blocks to copy before, as [`Table::reserve`] gives them.

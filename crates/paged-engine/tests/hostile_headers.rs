@@ -5,7 +5,6 @@
 mod support;
 
 use gguf::{Array, Header, TensorType, Value, Writer};
-use paged_engine::kernels::Kernels;
 use paged_engine::model::Decoder;
 use paged_engine::tokenizer::Tokenizer;
 use paged_engine::weights::Weights;
@@ -28,7 +27,7 @@ fn load(name: &str, bytes: &[u8]) {
     let file = TempFile::new(name, bytes);
     if let Ok((weights, header)) = Weights::open(&file.0) {
         let _ = Tokenizer::of(&header);
-        let _ = Decoder::new(weights, &header, 256, Kernels::best());
+        let _ = Decoder::new(weights, &header, 256);
     }
 }
 

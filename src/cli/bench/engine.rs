@@ -35,9 +35,9 @@ pub(super) struct EngineBench {
     rounds: usize,
 }
 
-/// Answers are so many times as long as what is measured of them: the first sequences are ahead when
-/// the last begins.
-const MARGIN: usize = 4;
+/// Tokens of prompts that a step reads at least beside those who decode: the first answers must go on
+/// until the last prompt was read.
+const READ: usize = 8;
 
 /// What one round took.
 struct Round {
@@ -56,7 +56,7 @@ impl EngineBench {
         let engine = Engine::start(options).map_err(|error| Failure::Internal(error.to_string()))?;
         let most = self.sequences.iter().copied().max().unwrap_or(1);
         // Every round has the same prompts: with a prefix cache only the first would read them.
-        let context = self.prompt + MARGIN * self.tokens;
+        let context = self.prompt + self.answer(most);
         let load = LoadOptions { context, sequences: most, prefix_cache: false, ..LoadOptions::default() };
         let started = Instant::now();
         let model = engine.load(&self.model, load).map_err(|error| failure(error.to_string()))?;
@@ -77,6 +77,11 @@ impl EngineBench {
         Ok(())
     }
 
+    /// Tokens of an answer that is still there while what is measured is generated.
+    fn answer(&self, sequences: usize) -> usize {
+        2 * self.tokens + sequences * self.prompt / READ
+    }
+
     /// Prompts alone first, then the same with answers: what is counted is the time in which all
     /// sequences decode, so that neither shares its steps with the other.
     fn round(&self, model: &Model, sequences: usize) -> Result<Round, String> {
@@ -90,7 +95,7 @@ impl EngineBench {
             }
         }
         let (mut waiting, mut since, mut ended, mut decoded) = (sequences, started, started, 0);
-        for (event, at) in self.submit(model, sequences, MARGIN * self.tokens)? {
+        for (event, at) in self.submit(model, sequences, self.answer(sequences))? {
             match event {
                 Event::Prefill { .. } => {
                     waiting -= 1;

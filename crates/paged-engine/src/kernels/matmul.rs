@@ -29,33 +29,30 @@ struct Task<'a> {
     rows: usize,
 }
 
-/// For each matrix `out[batch row][matrix row]`: `activations` times its transpose. All of them in
-/// one loop, since a loop costs as much as a small matrix. The activations must have the integer
-/// forms of the matrices' types.
+/// For each matrix `outs[..][batch row][matrix row]`: `activations` times its transpose. All of them
+/// in one loop, since a loop costs as much as a small matrix. The activations must have the integer
+/// forms of the matrices' types, the outs the length of the products.
 pub fn matmul<const N: usize>(
     team: &mut Team,
     kernels: Kernels,
     matrices: [Matrix<'_>; N],
     activations: &Activations,
-) -> [Vec<f32>; N] {
-    let batch = activations.rows;
-    let mut outs = matrices.map(|matrix| vec![0.0; matrix.rows * batch]);
-    if batch == 0 {
-        return outs;
+    outs: &mut [Vec<f32>; N],
+) {
+    if activations.rows == 0 {
+        return;
     }
     let all: usize = matrices.iter().map(|matrix| matrix.rows).sum();
     let rows = all.div_ceil(team.threads() * TASKS_PER_THREAD).next_multiple_of(kernels.tile);
     let tasks: Vec<Task<'_>> = matrices
         .iter()
-        .zip(&mut outs)
+        .zip(outs)
         .flat_map(|(matrix, out)| {
             let (matrix, out) = (*matrix, Parts::new(out));
             (0..matrix.rows).step_by(rows).map(move |first| Task { matrix, out, first, rows })
         })
         .collect();
     team.run(tasks.len(), |at| tasks[at].compute(kernels, activations));
-    drop(tasks);
-    outs
 }
 
 impl Task<'_> {
@@ -71,7 +68,7 @@ impl Task<'_> {
                 #[expect(unsafe_code, reason = "columns of a matrix are no slice")]
                 // SAFETY: every matrix row belongs to one task, and this one writes only its own.
                 let out = unsafe { self.out.part(batch_row * all + first, there) };
-                out.copy_from_slice(&sums[..there]);
+                copy(sums, out);
             }
         }
     }
@@ -93,15 +90,30 @@ impl Matrix<'_> {
     }
 }
 
+/// Copies as many numbers as there is room for. Whole tiles have few lengths, which need no call.
+fn copy(from: &[f32], to: &mut [f32]) {
+    fn whole<const N: usize>(from: &[f32], to: &mut [f32]) {
+        if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
+            *to = *from;
+        }
+    }
+    match to.len() {
+        8 => whole::<8>(from, to),
+        16 => whole::<16>(from, to),
+        32 => whole::<32>(from, to),
+        there => to.copy_from_slice(&from[..there]),
+    }
+}
+
 /// One tile times every batch row, `[batch row][row of the tile]`.
 fn product(kernels: Kernels, matrix: Matrix<'_>, bytes: &[u8], activations: &Activations, out: &mut [f32]) {
     match kind_of(matrix.weights).flatten() {
         Some(Kind::Rows256) => {
-            let Some(values) = &activations.by256 else { return };
+            let Some(values) = activations.by256() else { return };
             (kernels.tile256)(matrix.weights, bytes, values, out);
         }
         Some(Kind::Rows32) => {
-            let Some(values) = &activations.by32 else { return };
+            let Some(values) = activations.by32() else { return };
             (kernels.tile32)(matrix.weights, bytes, values, out);
         }
         None => {

@@ -13,6 +13,7 @@ mod avx512;
 mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod rows;
 pub mod scalar;
 pub mod team;
 
@@ -22,6 +23,7 @@ use gguf::TensorType;
 
 pub use attention::{Attention, AttentionLoops, Queries};
 pub use matmul::{Matrix, matmul};
+pub use rows::RowLoops;
 
 use crate::quant::{Panel32, Panel256, Panels};
 
@@ -38,6 +40,7 @@ pub struct Kernels {
     pub tile32: fn(TensorType, rows: &[u8], &Panels<Panel32>, out: &mut [f32]),
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
     pub attention: AttentionLoops,
+    pub rows: RowLoops,
 }
 
 impl Kernels {

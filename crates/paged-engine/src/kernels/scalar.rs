@@ -8,8 +8,15 @@ use crate::quant::{Block32, Block256, GROUP, K, PANEL, Panel32, Panel256, Panels
 /// Matrix rows of a tile.
 const TILE: usize = 8;
 
-pub const KERNELS: Kernels =
-    Kernels { name: "scalar", tile: TILE, tile256, tile32, dot_f32, attention: attention::scalar::LOOPS };
+pub const KERNELS: Kernels = Kernels {
+    name: "scalar",
+    tile: TILE,
+    tile256,
+    tile32,
+    dot_f32,
+    attention: attention::scalar::LOOPS,
+    rows: super::rows::PLAIN,
+};
 
 fn tile256(weights: TensorType, rows: &[u8], values: &Panels<Panel256>, out: &mut [f32]) {
     let mut block = Block256::default();

@@ -40,20 +40,22 @@ fn packed(weights: T, elements: usize, seed: u64) -> Vec<u8> {
 
 fn activations(rows: usize, width: usize, seed: u64) -> Activations {
     let value = |at: usize| ((at as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed) % 2003) as f32 / 1001.0 - 1.0;
-    let mut activations = Activations::new((0..rows * width).map(value).collect(), width);
-    quantize(&mut activations);
-    activations
+    quantized((0..rows * width).map(value).collect(), width)
 }
 
-fn quantize(activations: &mut Activations) {
-    let mut alone = Team::new(1).unwrap();
-    [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(&mut alone, kind));
+fn quantized(floats: Vec<f32>, width: usize) -> Activations {
+    let (mut alone, mut activations) = (Team::new(1).unwrap(), Activations::default());
+    activations.replace(floats, width);
+    let kinds = [Kind::Rows256, Kind::Rows32];
+    kinds.into_iter().for_each(|kind| activations.quantize(&mut alone, Kernels::best().rows, kind));
+    activations
 }
 
 /// The product, by one thread.
 fn product(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Vec<f32> {
-    let [out] = matmul(&mut Team::new(1).unwrap(), kernels, [matrix], activations);
-    out
+    let mut out = [vec![0.0; matrix.rows * activations.rows]];
+    matmul(&mut Team::new(1).unwrap(), kernels, [matrix], activations, &mut out);
+    out.concat()
 }
 
 /// The product in double precision, from dequantized weights and the float activations.
@@ -104,7 +106,8 @@ fn a_team_computes_what_one_thread_does_for_several_matrices_at_once() {
     let [a, b] = [300, 47].map(|rows| packed(T::Q3_K, rows * 256, 5));
     let matrix = |bytes, rows| Matrix { weights: T::Q3_K, rows, width: 256, bytes };
     let (a, b, activations) = (matrix(&a, 300), matrix(&b, 47), activations(6, 256, 1));
-    let together = matmul(&mut Team::new(3).unwrap(), Kernels::best(), [a, b], &activations);
+    let mut together = [a, b].map(|matrix| vec![0.0; matrix.rows * activations.rows]);
+    matmul(&mut Team::new(3).unwrap(), Kernels::best(), [a, b], &activations, &mut together);
     assert_eq!(together, [a, b].map(|matrix| product(Kernels::best(), matrix, &activations)));
 }
 
@@ -116,8 +119,7 @@ fn a_row_does_not_depend_on_its_batch() {
         let all = activations(9, 256, 5);
         let together = product(kernels, matrix, &all);
         for row in 0..9 {
-            let mut alone = Activations::new(all.floats[row * 256..][..256].to_vec(), 256);
-            quantize(&mut alone);
+            let alone = quantized(all.floats[row * 256..][..256].to_vec(), 256);
             assert_eq!(product(kernels, matrix, &alone), together[row * 70..][..70], "{} {weights}", kernels.name);
         }
     }
@@ -169,8 +171,7 @@ proptest! {
         let mut activations = activations(batch, 512, seed);
         if same {
             let sign = if seed % 2 == 0 { 1.0 } else { -1.0 };
-            activations = Activations::new(vec![sign; batch * 512], 512);
-            quantize(&mut activations);
+            activations = quantized(vec![sign; batch * 512], 512);
         }
         let matrix = Matrix { weights, rows, width: 512, bytes: &bytes };
         for kernels in Kernels::all() {

@@ -148,11 +148,13 @@ impl Table {
         self.tip = Some(tip);
     }
 
-    /// A second table of the same blocks. Whoever writes first gets a copy of what it writes to.
-    pub fn fork(&self) -> Self {
+    /// A second table of the first `blocks` blocks. Whoever writes first gets a copy of what it
+    /// writes to.
+    pub fn fork(&self, blocks: usize) -> Self {
         let mut books = self.share.pool.books();
-        self.blocks.iter().for_each(|block| books.retain(*block));
-        Self { share: Arc::clone(&self.share), blocks: self.blocks.clone(), published: self.published, tip: self.tip }
+        let blocks = self.blocks[..blocks.min(self.blocks.len())].to_vec();
+        blocks.iter().for_each(|block| books.retain(*block));
+        Self { share: Arc::clone(&self.share), blocks, published: 0, tip: None }
     }
 
     /// Releases every block.

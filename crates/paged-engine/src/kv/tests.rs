@@ -131,7 +131,7 @@ fn without_a_cache_nothing_is_kept() {
 fn a_fork_copies_what_it_writes_to() {
     let (pool, share) = share(10);
     let mut table = computed(&share, &tokens(0, 20));
-    let mut fork = table.fork();
+    let mut fork = table.fork(usize::MAX);
     assert_eq!(pool.bytes().used, 2 * BYTES);
     let copies = fork.reserve(20, 21, 0).unwrap();
     assert_eq!(copies, [(table.blocks()[1], fork.blocks()[1])]);
@@ -194,7 +194,7 @@ impl World {
             Act::Fork(table) if !self.held.is_empty() => {
                 let held = &self.held[table % self.held.len()];
                 let (share, model, tokens) = (Arc::clone(&held.share), held.model, held.tokens.clone());
-                let table = held.table.fork();
+                let table = held.table.fork(usize::MAX);
                 self.held.push(Held { share, model, table, tokens });
             }
             Act::Free(table) if !self.held.is_empty() => drop(self.held.remove(table % self.held.len())),
@@ -320,7 +320,7 @@ fn what_was_written_is_where_it_is_read() {
         let mut table = Table::new(&share);
         table.reserve(0, 40, 0).unwrap();
         let mut store = Store::default();
-        store.provide(&layout, table.blocks());
+        store.provide(&layout, table.blocks()).unwrap();
         let mut step = Step::new(&mut store, layout, vec![table.blocks()]);
         let keys: Vec<f32> = (0..2 * head).map(|at| at as f32 / 8.0 - 3.0).collect();
         let values: Vec<f32> = keys.iter().map(|key| 1.0 - key).collect();
@@ -346,7 +346,7 @@ fn memory_comes_with_the_first_use_and_goes_when_the_books_say_so() {
     let mut table = Table::new(&share);
     table.reserve(0, 60, 0).unwrap();
     assert_eq!(store.held(), 0);
-    store.provide(&layout, &table.blocks()[..2]);
+    store.provide(&layout, &table.blocks()[..2]).unwrap();
     assert_eq!(store.held(), 2);
     drop(table);
     store.drop_blocks(&pool.take_freed());

@@ -6,7 +6,6 @@ use gguf::{Header, Summary};
 use super::layer::{Layer, Linear};
 use super::rope::{self, Rope};
 use crate::Error;
-use crate::kernels::Kernels;
 use crate::weights::{Loader, Tensor, Weights};
 
 /// A loaded decoder model.
@@ -14,7 +13,6 @@ use crate::weights::{Loader, Tensor, Weights};
 pub struct Decoder {
     pub config: Config,
     pub(super) weights: Weights,
-    pub(super) kernels: Kernels,
     pub(super) embedding: Tensor,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Box<[f32]>,
@@ -32,7 +30,7 @@ impl Decoder {
     /// # Errors
     /// As [`Config::of`] and [`Loader::matrix`]; [`Error::Unsupported`] names a tensor that this
     /// engine would have to leave out.
-    pub fn new(weights: Weights, header: &Header, context: usize, kernels: Kernels) -> Result<Self, Error> {
+    pub fn new(weights: Weights, header: &Header, context: usize) -> Result<Self, Error> {
         let config = Config::of(header)?;
         let (hidden, vocabulary) = (config.hidden, config.vocabulary);
         let mut loader = Loader::new(&weights, header);
@@ -51,7 +49,6 @@ impl Decoder {
         Ok(Self {
             rope: Rope::new(&config.rope, pairing, &factors),
             local_rope: local.map(|base| Rope::new(&config.rope.unscaled(base), pairing, &[])),
-            kernels,
             embedding,
             head,
             layers,

@@ -8,11 +8,9 @@ use super::Decoder;
 use super::layer::{Layer, Linear};
 use super::rope::Rope;
 use super::rows::{add, add_bias, gate, normed, soft_cap};
-use crate::kernels::team::Team;
-use crate::kernels::{Queries, matmul};
+use super::workspace::Workspace;
+use crate::kernels::Queries;
 use crate::kv::Step;
-use crate::quant::{Activations, kind_of};
-use crate::weights::Tensor;
 
 /// Tokens that one task rotates.
 const TOKENS_PER_TASK: usize = 4;
@@ -50,20 +48,24 @@ impl<'a> Rows<'a> {
 impl Decoder {
     /// Runs a step: writes keys and values of every token into its sequence's blocks, which have the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
-    pub fn forward(&self, team: &mut Team, batch: &Batch, step: &mut Step<'_>) -> Vec<f32> {
+    pub fn forward(&self, workspace: &mut Workspace, batch: &Batch, step: &mut Step<'_>) -> Vec<f32> {
         let hidden = self.config.hidden;
-        let mut state = self.embed(&batch.tokens);
+        let mut state = self.embed(workspace, &batch.tokens);
         let rows = Rows::new(self, batch);
         for (at, layer) in self.layers.iter().enumerate() {
-            let attended = self.attend(team, at, layer, &state, &rows, step);
-            let [change] = self.linear(team, [&layer.output], attended, self.config.heads * self.config.head);
-            self.add(team, &mut state, change, layer.post_attention_norm.as_deref());
-            let change = self.feed_forward(team, layer, &state);
-            self.add(team, &mut state, change, layer.post_feed_forward_norm.as_deref());
+            let attended = self.attend(workspace, at, layer, &state, &rows, step);
+            let [change] = linear(workspace, self, [&layer.output], attended, self.config.heads * self.config.head);
+            self.add(workspace, &mut state, change, layer.post_attention_norm.as_deref());
+            let change = self.feed_forward(workspace, layer, &state);
+            self.add(workspace, &mut state, change, layer.post_feed_forward_norm.as_deref());
         }
-        let wanted: Vec<f32> = batch.logits.iter().flat_map(|row| &state[row * hidden..][..hidden]).copied().collect();
-        let normed = self.normed(team, &wanted, &self.norm);
-        let [mut logits] = self.linear(team, [&self.head], normed, hidden);
+        let mut wanted = workspace.take(batch.logits.len() * hidden);
+        for (out, row) in wanted.chunks_exact_mut(hidden).zip(&batch.logits) {
+            out.copy_from_slice(&state[row * hidden..][..hidden]);
+        }
+        workspace.give(state);
+        let normed = self.normed(workspace, wanted, &self.norm);
+        let [mut logits] = linear(workspace, self, [&self.head], normed, hidden);
         if let Some(cap) = self.config.logit_cap {
             soft_cap(&mut logits, cap);
         }
@@ -71,31 +73,34 @@ impl Decoder {
     }
 
     /// The embeddings of these tokens, `[token][hidden]`.
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+    fn embed(&self, workspace: &mut Workspace, tokens: &[u32]) -> Vec<f32> {
         let hidden = self.config.hidden;
-        let mut state = vec![0.0; tokens.len() * hidden];
-        for (token, row) in tokens.iter().zip(state.chunks_exact_mut(hidden)) {
-            self.weights.row(&self.embedding, *token as usize, row);
-        }
-        if self.config.architecture.scaled_embedding {
-            let scale = (hidden as f32).sqrt();
-            state.iter_mut().for_each(|value| *value *= scale);
-        }
+        let mut state = workspace.take(tokens.len() * hidden);
+        let scale = self.config.architecture.scaled_embedding.then_some((hidden as f32).sqrt());
+        workspace.team.chunks(&mut state, TOKENS_PER_TASK * hidden, |task, rows| {
+            for (token, row) in tokens[task * TOKENS_PER_TASK..].iter().zip(rows.chunks_exact_mut(hidden)) {
+                self.weights.row(&self.embedding, *token as usize, row);
+                if let Some(scale) = scale {
+                    row.iter_mut().for_each(|value| *value *= scale);
+                }
+            }
+        });
         state
     }
 
     /// Adds what a part of a layer gives to the state, normed where the model wants that.
-    fn add(&self, team: &mut Team, state: &mut [f32], change: Vec<f32>, norm: Option<&[f32]>) {
-        match norm {
-            Some(norm) => add(state, &self.normed(team, &change, norm)),
-            None => add(state, &change),
-        }
+    fn add(&self, workspace: &mut Workspace, state: &mut [f32], change: Vec<f32>, norm: Option<&[f32]>) {
+        let change = match norm {
+            Some(norm) => self.normed(workspace, change, norm),
+            None => change,
+        };
+        add(workspace, state, change);
     }
 
     /// Attention's sum for every token, before the output matrix: `[token][head][head width]`.
     fn attend(
         &self,
-        team: &mut Team,
+        workspace: &mut Workspace,
         at: usize,
         layer: &Layer,
         state: &[f32],
@@ -103,39 +108,46 @@ impl Decoder {
         step: &mut Step<'_>,
     ) -> Vec<f32> {
         let (config, batch) = (&self.config, rows.batch);
-        let (query, key, value) = self.attention_inputs(team, layer, state, rows);
+        let (query, key, value) = self.attention_inputs(workspace, layer, state, rows);
         let kv_width = config.kv_heads * config.head;
         for (row, (key, value)) in key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width)).enumerate() {
             step.write(batch.sequences[row], at, batch.positions[row], key, value);
         }
-        let mut out = vec![0.0; query.len()];
+        let mut out = workspace.take(query.len());
         let queries = Queries { numbers: &query, positions: &batch.positions, sequences: &batch.sequences };
-        layer.attention.run(team, self.kernels.attention, step, at, queries, &mut out);
+        let loops = workspace.kernels.attention;
+        layer.attention.run(&mut workspace.team, loops, step, at, queries, &mut out);
+        [query, key, value].into_iter().for_each(|buffer| workspace.give(buffer));
         out
     }
 
     /// Queries, keys and values of every token, rotated to its position.
     fn attention_inputs(
         &self,
-        team: &mut Team,
+        workspace: &mut Workspace,
         layer: &Layer,
         state: &[f32],
         rows: &Rows<'_>,
     ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-        let config = &self.config;
-        let normed = self.normed(team, state, &layer.attention_norm);
-        let [mut query, mut key, value] =
-            self.linear(team, [&layer.query, &layer.key, &layer.value], normed, config.hidden);
+        let normed = normed(workspace, state, &layer.attention_norm, self.config.norm_epsilon);
+        let matrices = [&layer.query, &layer.key, &layer.value];
+        let [mut query, mut key, value] = linear(workspace, self, matrices, normed, self.config.hidden);
         if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
-            query = self.normed(team, &query, query_norm);
-            key = self.normed(team, &key, key_norm);
+            query = self.normed(workspace, query, query_norm);
+            key = self.normed(workspace, key, key_norm);
         }
-        self.rotate(team, layer, rows, (&mut query, &mut key));
+        self.rotate(workspace, layer, rows, (&mut query, &mut key));
         (query, key, value)
     }
 
     /// Rotates the queries and keys of every token to its position.
-    fn rotate(&self, team: &mut Team, layer: &Layer, rows: &Rows<'_>, (query, key): (&mut [f32], &mut [f32])) {
+    fn rotate(
+        &self,
+        workspace: &mut Workspace,
+        layer: &Layer,
+        rows: &Rows<'_>,
+        (query, key): (&mut [f32], &mut [f32]),
+    ) {
         let config = &self.config;
         let (rope, turns) = match &self.local_rope {
             Some(local) if layer.attention.window.is_some() => (local, &rows.local_turns),
@@ -143,7 +155,7 @@ impl Decoder {
         };
         let queries = query.chunks_exact_mut(config.heads * config.head);
         let mut tokens: Vec<_> = queries.zip(key.chunks_exact_mut(config.kv_heads * config.head)).collect();
-        team.chunks(&mut tokens, TOKENS_PER_TASK, |task, tokens| {
+        workspace.team.chunks(&mut tokens, TOKENS_PER_TASK, |task, tokens| {
             for (at, (query, key)) in (task * TOKENS_PER_TASK..).zip(tokens) {
                 let turns = &turns[at * rope.pairs()..][..rope.pairs()];
                 rope.rotate(query, config.head, turns);
@@ -157,47 +169,36 @@ impl Decoder {
     }
 
     /// The gated feed-forward network: `down(activation(gate(x)) * up(x))`.
-    fn feed_forward(&self, team: &mut Team, layer: &Layer, state: &[f32]) -> Vec<f32> {
-        let normed = self.normed(team, state, &layer.feed_forward_norm);
-        let [mut gated, up] = self.linear(team, [&layer.gate, &layer.up], normed, self.config.hidden);
-        gate(team, self.config.architecture.activation, &mut gated, &up);
-        let [out] = self.linear(team, [&layer.down], gated, self.config.feed_forward);
+    fn feed_forward(&self, workspace: &mut Workspace, layer: &Layer, state: &[f32]) -> Vec<f32> {
+        let normed = normed(workspace, state, &layer.feed_forward_norm, self.config.norm_epsilon);
+        let [mut gated, up] = linear(workspace, self, [&layer.gate, &layer.up], normed, self.config.hidden);
+        gate(workspace, self.config.architecture.activation, &mut gated, up);
+        let [out] = linear(workspace, self, [&layer.down], gated, self.config.feed_forward);
         out
     }
 
-    /// What some matrices make of the same activations, `[rows][width]`, with their biases.
-    fn linear<const N: usize>(
-        &self,
-        team: &mut Team,
-        linear: [&Linear; N],
-        floats: Vec<f32>,
-        width: usize,
-    ) -> [Vec<f32>; N] {
-        let mut out = self.products(team, linear.map(|linear| &linear.weight), floats, width);
-        for (rows, linear) in out.iter_mut().zip(linear) {
-            if let Some(bias) = &linear.bias {
-                add_bias(rows, bias);
-            }
-        }
+    /// As [`normed`], in place of the rows.
+    fn normed(&self, workspace: &mut Workspace, rows: Vec<f32>, weights: &[f32]) -> Vec<f32> {
+        let out = normed(workspace, &rows, weights, self.config.norm_epsilon);
+        workspace.give(rows);
         out
     }
+}
 
-    /// The products of some matrices with the same activations, `[rows][width]`.
-    fn products<const N: usize>(
-        &self,
-        team: &mut Team,
-        tensors: [&Tensor; N],
-        floats: Vec<f32>,
-        width: usize,
-    ) -> [Vec<f32>; N] {
-        let mut activations = Activations::new(floats, width);
-        for kind in tensors.iter().filter_map(|tensor| kind_of(tensor.kind).flatten()) {
-            activations.quantize(team, kind);
+/// What some matrices make of the same rows, `[rows][width]`, with their biases.
+fn linear<const N: usize>(
+    workspace: &mut Workspace,
+    decoder: &Decoder,
+    linear: [&Linear; N],
+    floats: Vec<f32>,
+    width: usize,
+) -> [Vec<f32>; N] {
+    let matrices = linear.map(|linear| decoder.weights.matrix(&linear.weight));
+    let mut out = workspace.products(matrices, floats, width);
+    for (rows, linear) in out.iter_mut().zip(linear) {
+        if let Some(bias) = &linear.bias {
+            add_bias(workspace, rows, bias);
         }
-        matmul(team, self.kernels, tensors.map(|tensor| self.weights.matrix(tensor)), &activations)
     }
-
-    fn normed(&self, team: &mut Team, rows: &[f32], weights: &[f32]) -> Vec<f32> {
-        normed(team, rows, weights, self.config.norm_epsilon)
-    }
+    out
 }

@@ -9,9 +9,11 @@ mod keys;
 mod layer;
 mod rope;
 mod rows;
+mod workspace;
 
 pub use architecture::{ARCHITECTURES, Activation, Architecture, Pairing};
 pub use config::{Config, Temperature, supported};
 pub use decoder::{Decoder, estimate};
 pub use forward::Batch;
 pub use rope::{Scaling, Yarn};
+pub use workspace::Workspace;

@@ -5,6 +5,7 @@
 //! the same four codes of each row side by side. Places of rows that are not there hold zeros.
 
 use super::{GROUP, K, SMALL};
+use crate::kernels::RowLoops;
 use crate::kernels::team::Team;
 
 /// Batch rows in a panel.
@@ -21,21 +22,24 @@ pub enum Kind {
     Rows32,
 }
 
-/// The rows of a batch, each `width` numbers long, as floats and in the forms asked for.
+/// The rows of a batch, each `width` numbers long, as floats and in the forms asked for. One value
+/// serves many batches: the memory of the forms stays.
 #[derive(Debug, Default)]
 pub struct Activations {
     pub rows: usize,
     pub width: usize,
     /// `[rows][width]`
     pub floats: Vec<f32>,
-    pub by256: Option<Panels<Panel256>>,
-    pub by32: Option<Panels<Panel32>>,
+    by256: Panels<Panel256>,
+    by32: Panels<Panel32>,
 }
 
 /// All panels of a batch, `[block][panel]`: a block of weights meets its panels in one run.
 #[derive(Clone, Debug)]
 pub struct Panels<P> {
+    /// Panels of one block; 0 until the form was made.
     panels: usize,
+    /// Those of the batch first; more than that if another batch was larger.
     all: Vec<P>,
 }
 
@@ -72,35 +76,60 @@ pub struct Panel32 {
 }
 
 impl Activations {
-    /// Takes `[rows][width]` floats.
-    pub fn new(floats: Vec<f32>, width: usize) -> Self {
-        Self { rows: floats.len() / width, width, floats, by256: None, by32: None }
+    /// Takes `[rows][width]` floats in place of those it had, which it gives back.
+    pub fn replace(&mut self, floats: Vec<f32>, width: usize) -> Vec<f32> {
+        (self.rows, self.width) = (floats.len() / width, width);
+        (self.by256.panels, self.by32.panels) = (0, 0);
+        std::mem::replace(&mut self.floats, floats)
     }
 
     /// Makes the integer form, unless it is there.
-    pub fn quantize(&mut self, team: &mut Team, kind: Kind) {
+    pub fn quantize(&mut self, team: &mut Team, loops: RowLoops, kind: Kind) {
+        let floats = (&*self.floats, self.width);
         match kind {
-            Kind::Rows256 if self.by256.is_none() => self.by256 = Some(self.panels(team, K, panel256)),
-            Kind::Rows32 if self.by32.is_none() => self.by32 = Some(self.panels(team, SMALL, panel32)),
+            Kind::Rows256 if self.by256.panels == 0 => self.by256.fill(team, floats, K, loops.panel256),
+            Kind::Rows32 if self.by32.panels == 0 => self.by32.fill(team, floats, SMALL, loops.panel32),
             _ => {}
         }
     }
 
-    fn panels<P: Clone + Default + Send>(
-        &self,
+    /// The form for k-quants, if it was made.
+    pub fn by256(&self) -> Option<&Panels<Panel256>> {
+        Some(&self.by256).filter(|panels| panels.panels > 0)
+    }
+
+    /// The form for the types with blocks of 32, if it was made.
+    pub fn by32(&self) -> Option<&Panels<Panel32>> {
+        Some(&self.by32).filter(|panels| panels.panels > 0)
+    }
+}
+
+impl<P: Clone + Default + Send> Panels<P> {
+    fn fill(
+        &mut self,
         team: &mut Team,
+        (floats, width): (&[f32], usize),
         block: usize,
         fill: fn(&mut P, &[f32], usize),
-    ) -> Panels<P> {
-        let (panels, blocks) = (self.rows.div_ceil(PANEL), self.width / block);
-        let mut all = vec![P::default(); panels * blocks];
-        team.chunks(&mut all, BLOCKS_PER_TASK, |task, some| {
+    ) {
+        let (panels, blocks) = ((floats.len() / width).div_ceil(PANEL), width / block);
+        let length = panels * blocks;
+        if self.all.len() < length {
+            self.all.resize(length, P::default());
+        }
+        self.panels = panels;
+        team.chunks(&mut self.all[..length], BLOCKS_PER_TASK, |task, some| {
             for (at, panel) in (task * BLOCKS_PER_TASK..).zip(some) {
                 let (block_at, panel_at) = (at / panels, at % panels);
-                fill(panel, &self.floats[panel_at * PANEL * self.width + block_at * block..], self.width);
+                fill(panel, &floats[panel_at * PANEL * width + block_at * block..], width);
             }
         });
-        Panels { panels, all }
+    }
+}
+
+impl<P> Default for Panels<P> {
+    fn default() -> Self {
+        Self { panels: 0, all: Vec::new() }
     }
 }
 
@@ -128,66 +157,4 @@ impl Default for Panel32 {
     fn default() -> Self {
         Self { codes: [[[0; 4]; PANEL]; SMALL / 4], offsets: [0; PANEL], scales: [0.0; PANEL], sums: [0.0; PANEL] }
     }
-}
-
-/// Fills the panel whose first row begins where `floats` begins; the others follow at `width`.
-fn panel256(panel: &mut Panel256, floats: &[f32], width: usize) {
-    let mut codes = [0; K];
-    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
-        panel.scales[row] = quantize(&floats[..K], &mut codes);
-        for (quad, codes) in panel.codes.iter_mut().zip(codes.as_chunks::<4>().0) {
-            quad[row] = *codes;
-        }
-        let mut sums = [0i16; GROUP];
-        for (sum, group) in sums.iter_mut().zip(codes.chunks_exact(K / GROUP)) {
-            *sum = group.iter().map(|code| i16::from(*code)).sum();
-        }
-        for (pair, sums) in panel.sums16.iter_mut().zip(sums.as_chunks::<2>().0) {
-            pair[row] = *sums;
-        }
-        for (pair, sums) in panel.sums32.iter_mut().zip(sums.as_chunks::<4>().0) {
-            pair[row] = [sums[0] + sums[1], sums[2] + sums[3]];
-        }
-        for (offset, sum) in panel.offsets.iter_mut().zip(sums) {
-            offset[row] = -32 * i32::from(sum);
-        }
-        panel.totals[row] = sums.iter().map(|sum| i32::from(*sum)).sum();
-    }
-}
-
-/// As [`panel256`].
-fn panel32(panel: &mut Panel32, floats: &[f32], width: usize) {
-    let mut codes = [0; SMALL];
-    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
-        let scale = quantize(&floats[..SMALL], &mut codes);
-        for (quad, codes) in panel.codes.iter_mut().zip(codes.as_chunks::<4>().0) {
-            quad[row] = *codes;
-        }
-        panel.scales[row] = scale;
-        let sum = codes.iter().map(|code| i32::from(*code)).sum::<i32>();
-        panel.offsets[row] = -128 * sum;
-        panel.sums[row] = scale * sum as f32;
-    }
-}
-
-/// Rounds to the nearest of 255 steps; the scale gives the floats back.
-fn quantize<const N: usize>(floats: &[f32], codes: &mut [i8; N]) -> f32 {
-    // Eight maxima, so that the loop is not one chain.
-    let mut largest = [0.0f32; 8];
-    for floats in floats.as_chunks::<8>().0 {
-        for (largest, value) in largest.iter_mut().zip(floats) {
-            *largest = largest.max(value.abs());
-        }
-    }
-    let largest = largest.iter().fold(0.0f32, |a, b| a.max(*b));
-    if largest == 0.0 || !largest.is_finite() {
-        codes.fill(0);
-        return 0.0;
-    }
-    let inverse = 127.0 / largest;
-    for (code, value) in codes.iter_mut().zip(floats) {
-        // In range by construction; `as` saturates and takes NaN to 0.
-        *code = (value * inverse).round_ties_even() as i32 as i8;
-    }
-    largest / 127.0
 }

@@ -28,6 +28,8 @@ pub struct Standing {
     pub protected: bool,
     /// How often it gave way.
     pub preemptions: u32,
+    /// Whether it waits because one that runs is reading what it begins with too.
+    pub held: bool,
 }
 
 /// Bounds of one step.
@@ -40,12 +42,12 @@ pub struct Limits {
 }
 
 /// Who is let in next, the oldest that waits: if one more may run and the prompts of those inside
-/// do not fill the step. Nobody overtakes it while it finds no room.
+/// do not fill the step. Nobody overtakes it while it finds no room, but those held let others by.
 pub fn next_in(sequences: &[Standing], limits: Limits) -> Option<usize> {
     let running = sequences.iter().filter(|standing| standing.started).count();
     let prompts = sequences.iter().filter(|standing| standing.started && !standing.decoding);
     let filled = prompts.map(|standing| standing.pending).sum::<usize>() >= limits.prompt_tokens;
-    let waiting = sequences.iter().position(|standing| !standing.started);
+    let waiting = sequences.iter().position(|standing| !standing.started && !standing.held);
     waiting.filter(|_| running < limits.sequences && !filled)
 }
 
@@ -110,6 +112,8 @@ mod tests {
         assert_eq!(next_in(&[decoding(), reading(10), waiting(2)], LIMITS), None, "the step is full");
         assert_eq!(next_in(&[decoding(), reading(2), decoding(), waiting(2)], LIMITS), None, "three run");
         assert_eq!(next_in(&[decoding()], LIMITS), None);
+        let held = Standing { held: true, ..waiting(4) };
+        assert_eq!(next_in(&[reading(2), held, waiting(2)], LIMITS), Some(2), "who is held lets others by");
     }
 
     #[test]

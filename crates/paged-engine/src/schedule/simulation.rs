@@ -32,6 +32,7 @@ impl Sequence {
             started: !self.table.blocks().is_empty(),
             protected: self.gave_way_at.is_some_and(|had| self.known < had + BLOCK),
             preemptions: self.preemptions,
+            held: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use gguf::Writer;
 use paged_engine::kernels::Kernels;
 use paged_engine::kernels::team::Team;
 use paged_engine::kv::{KvType, Layout, Pool, Share, Step, Store, Table};
-use paged_engine::model::{Batch, Decoder};
+use paged_engine::model::{Batch, Decoder, Workspace};
 use paged_engine::weights::Weights;
 
 /// Tokens that a run holds at most, and the context that models are loaded for.
@@ -34,13 +34,13 @@ impl Drop for TempFile {
 pub fn decoder(name: &str, writer: &Writer) -> Result<Decoder, paged_engine::Error> {
     let file = TempFile::new(name, &writer.to_bytes());
     let (weights, header) = Weights::open(&file.0)?;
-    Decoder::new(weights, &header, CONTEXT, Kernels::best())
+    Decoder::new(weights, &header, CONTEXT)
 }
 
 /// One sequence on a decoder.
 pub struct Run<'a> {
     decoder: &'a Decoder,
-    team: Team,
+    workspace: Workspace,
     layout: Layout,
     store: Store,
     table: Table,
@@ -53,8 +53,9 @@ impl<'a> Run<'a> {
         let share = Share::open(&Pool::new(u64::MAX), layout.block_bytes(), false);
         let (mut table, mut store) = (Table::new(&share), Store::default());
         table.reserve(0, CONTEXT, 0).unwrap();
-        store.provide(&layout, table.blocks());
-        Self { decoder, team: Team::new(2).unwrap(), layout, store, table, length: 0 }
+        store.provide(&layout, table.blocks()).unwrap();
+        let workspace = Workspace::new(Team::new(2).unwrap(), Kernels::best());
+        Self { decoder, workspace, layout, store, table, length: 0 }
     }
 
     /// Reads these tokens; the logits after the last.
@@ -64,7 +65,7 @@ impl<'a> Run<'a> {
         let (sequences, logits) = (vec![0; tokens.len()], vec![tokens.len() - 1]);
         let batch = Batch { tokens: tokens.to_vec(), positions, sequences, logits };
         let mut step = Step::new(&mut self.store, self.layout, vec![self.table.blocks()]);
-        self.decoder.forward(&mut self.team, &batch, &mut step)
+        self.decoder.forward(&mut self.workspace, &batch, &mut step)
     }
 
     /// The likeliest token, `steps` times, and the logits of each step.

@@ -34,7 +34,7 @@ impl Sequence {
         let share: Arc<Share> = Share::open(&Pool::new(u64::MAX), layout.block_bytes(), false);
         let (mut table, mut store) = (Table::new(&share), Store::default());
         table.reserve(0, length, 0).unwrap();
-        store.provide(&layout, table.blocks());
+        store.provide(&layout, table.blocks()).unwrap();
         let numbers = |width: usize, seed: usize| (0..length * width).map(|at| 2.0 * number(at + seed)).collect();
         let (keys, values): (Vec<f32>, Vec<f32>) = (numbers(kv_heads * head, 1), numbers(kv_heads * head, 777_777));
         let queries = numbers(kv_heads * group * head, 55_555);

@@ -11,6 +11,7 @@ use std::arch::x86_64::*;
 use gguf::TensorType;
 
 use self::columns::TILE;
+use super::rows::compiled_for;
 use super::{Kernels, scalar};
 use crate::quant::{Panel32, Panel256, Panels};
 
@@ -18,8 +19,10 @@ use crate::quant::{Panel32, Panel256, Panels};
 pub fn kernels() -> Option<Kernels> {
     let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
     let attention = attention::LOOPS;
-    there.then_some(Kernels { name: "avx2", tile: TILE, tile256, tile32, dot_f32, attention })
+    there.then_some(Kernels { name: "avx2", tile: TILE, tile256, tile32, dot_f32, attention, rows: ROWS })
 }
+
+compiled_for!(ROWS, "avx2");
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
 

@@ -10,6 +10,7 @@ mod unpack;
 use gguf::TensorType;
 
 use self::columns::TILE;
+use super::rows::compiled_for;
 use super::{Kernels, avx2};
 use crate::quant::{Panel32, Panel256, Panels};
 
@@ -21,8 +22,10 @@ pub fn kernels() -> Option<Kernels> {
         && is_x86_feature_detected!("gfni");
     let avx2 = avx2::kernels().filter(|_| there)?;
     let attention = attention::loops(avx2.attention);
-    Some(Kernels { name: "avx512", tile: TILE, tile256, tile32, attention, ..avx2 })
+    Some(Kernels { name: "avx512", tile: TILE, tile256, tile32, attention, rows: ROWS, ..avx2 })
 }
+
+compiled_for!(ROWS, "avx512bw,avx512vl");
 
 // The functions below are handed out by `kernels` alone, so the features they need are there.
 

@@ -29,7 +29,15 @@ pub fn kernels() -> impl Iterator<Item = Kernels> {
 fn set<D: Dots>() -> Option<Kernels> {
     let attention = attention::LOOPS;
     let (tile256, tile32) = (tile256::<D>, tile32::<D>);
-    D::there().then_some(Kernels { name: D::NAME, tile: TILE, tile256, tile32, dot_f32, attention })
+    D::there().then_some(Kernels {
+        name: D::NAME,
+        tile: TILE,
+        tile256,
+        tile32,
+        dot_f32,
+        attention,
+        rows: super::rows::PLAIN,
+    })
 }
 
 // The functions below are handed out by `set` alone, so the extension they need is there.
