@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gguf::TensorType as T;
 use paged_engine::kernels::team::Team;
-use paged_engine::kernels::{Kernels, Matrix, matmul};
+use paged_engine::kernels::{Buffer, Kernels, Matrix, matmul};
 use paged_engine::quant::{Activations, Kind};
 
 /// Bytes of weights that are gone through before the first comes again.
@@ -37,11 +37,11 @@ fn main() -> std::io::Result<()> {
 fn rate(team: &mut Team, kernels: Kernels, (weights, rows, width): (T, usize, usize), batch: usize) -> f64 {
     let length = rows * width / weights.block_elements() as usize * weights.block_bytes() as usize;
     let bytes: Vec<u8> = (0..BYTES / length * length).map(|at| (at * 2_654_435_761) as u8 & 0x3f).collect();
-    let floats = (0..batch * width).map(|at| (at * 97 % 2003) as f32 / 1001.0 - 1.0).collect();
+    let floats: Vec<f32> = (0..batch * width).map(|at| (at * 97 % 2003) as f32 / 1001.0 - 1.0).collect();
     let mut activations = Activations::default();
-    activations.replace(floats, width);
+    activations.replace(floats.into(), width);
     [Kind::Rows256, Kind::Rows32].into_iter().for_each(|kind| activations.quantize(team, kernels.rows, kind));
-    let mut out = [vec![0.0; batch * rows]];
+    let mut out = [Buffer::from(vec![0.0; batch * rows])];
     let (started, mut products) = (Instant::now(), 0);
     for bytes in bytes.chunks_exact(length).cycle() {
         let matrix = Matrix { weights, rows, width, bytes };

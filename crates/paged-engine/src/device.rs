@@ -8,6 +8,7 @@ mod cpu;
 pub use cpu::Cpu;
 
 use crate::Error;
+use crate::kernels::Buffer;
 use crate::kernels::team::Team;
 use crate::kv::{BlockId, Layout};
 use crate::model::{Batch, Decoder};
@@ -26,8 +27,7 @@ pub trait Device: Send {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; nothing of the step counts then.
-    fn forward(&mut self, key: u64, batch: &Batch, tables: Vec<&[BlockId]>, logits: &mut Vec<f32>)
-    -> Result<(), Error>;
+    fn forward(&mut self, key: u64, batch: &Batch, tables: Vec<&[BlockId]>, logits: &mut Buffer) -> Result<(), Error>;
 
     /// Copies all numbers of blocks to others (from, to).
     ///

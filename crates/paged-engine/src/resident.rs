@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::Error;
 use crate::device::Device;
+use crate::kernels::Buffer;
 use crate::kv::{BLOCK, BlockId, Share};
 use crate::model::Batch;
 use crate::schedule::pace::{Measured, Pace, Rhythm};
@@ -118,7 +119,7 @@ impl Resident {
 
     /// Runs one step and gives its tokens; 0 if there was nothing that could be run. `logits` is
     /// where its logits go.
-    pub fn step(&mut self, terms: Terms, device: &mut dyn Device, logits: &mut Vec<f32>) -> usize {
+    pub fn step(&mut self, terms: Terms, device: &mut dyn Device, logits: &mut Buffer) -> usize {
         let started = Instant::now();
         let limits =
             Limits { sequences: self.most, prompt_tokens: self.pace.prompt_tokens(self.rhythm().and(terms.rhythm)) };
@@ -216,7 +217,7 @@ impl Resident {
         work: &[(usize, usize)],
         copies: &[(BlockId, BlockId)],
         device: &mut dyn Device,
-        logits: &mut Vec<f32>,
+        logits: &mut Buffer,
     ) -> Result<(), Error> {
         // What was given up for the new blocks goes before they come: the budget is never exceeded.
         let freed = self.share.take_freed();
@@ -341,7 +342,7 @@ mod tests {
             let table = Table::new(&resident.share);
             resident.submit(Sequence::new(request, None, table, Box::new(Listener)));
             while !resident.is_idle() {
-                assert!(resident.step(terms, &mut device, &mut Vec::new()) > 0);
+                assert!(resident.step(terms, &mut device, &mut Buffer::default()) > 0);
                 assert!(device.held() <= 8, "{} blocks of 8", device.held());
             }
         }

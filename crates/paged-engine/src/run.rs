@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError};
 
 use crate::Error;
 use crate::device::Device;
+use crate::kernels::Buffer;
 use crate::kv::{Layout, Pool};
 use crate::model::Decoder;
 use crate::resident::{Resident, Terms};
@@ -39,12 +40,12 @@ pub struct Models {
     pool: Arc<Pool>,
     device: Box<dyn Device>,
     /// Of the last step, whichever model's; the next has their memory.
-    logits: Vec<f32>,
+    logits: Buffer,
 }
 
 impl Models {
     pub fn new(pool: Arc<Pool>, device: Box<dyn Device>) -> Self {
-        Self { models: BTreeMap::new(), turns: Turns::default(), pool, device, logits: Vec::new() }
+        Self { models: BTreeMap::new(), turns: Turns::default(), pool, device, logits: Buffer::default() }
     }
 
     /// Runs until every handle is gone.
@@ -64,7 +65,7 @@ impl Models {
         let idle = self.models.values().all(Resident::is_idle);
         if idle {
             self.device.rest();
-            self.logits = Vec::new();
+            self.logits = Buffer::default();
             self.take(commands.recv()?);
         }
         loop {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Device;
 use crate::Error;
-use crate::kernels::Kernels;
 use crate::kernels::team::Team;
+use crate::kernels::{Buffer, Kernels};
 use crate::kv::{BlockId, Layout, Step, Store};
 use crate::model::{Batch, Decoder, Workspace};
 
@@ -37,13 +37,7 @@ impl Device for Cpu {
         self.models.remove(&key);
     }
 
-    fn forward(
-        &mut self,
-        key: u64,
-        batch: &Batch,
-        tables: Vec<&[BlockId]>,
-        logits: &mut Vec<f32>,
-    ) -> Result<(), Error> {
+    fn forward(&mut self, key: u64, batch: &Batch, tables: Vec<&[BlockId]>, logits: &mut Buffer) -> Result<(), Error> {
         let Some((decoder, layout)) = self.models.get(&key) else { return Err(Error::Stopped) };
         tables.iter().try_for_each(|blocks| self.store.provide(layout, blocks))?;
         let mut step = Step::new(&mut self.store, *layout, tables);

@@ -3,8 +3,8 @@
 
 use gguf::TensorType;
 
-use super::Kernels;
 use super::team::{Parts, Team};
+use super::{Buffer, Kernels};
 use crate::quant::{Activations, Kind, floats, kind_of};
 
 /// Tasks a thread, so that one that was held up does not hold up all.
@@ -37,7 +37,7 @@ pub fn matmul<const N: usize>(
     kernels: Kernels,
     matrices: [Matrix<'_>; N],
     activations: &Activations,
-    outs: &mut [Vec<f32>; N],
+    outs: &mut [Buffer; N],
 ) {
     if activations.rows == 0 {
         return;
@@ -52,23 +52,33 @@ pub fn matmul<const N: usize>(
             (0..matrix.rows).step_by(rows).map(move |first| Task { matrix, out, first, rows })
         })
         .collect();
-    team.run(tasks.len(), |at| tasks[at].compute(kernels, activations));
+    let compute = match kernels.tile {
+        8 => Task::compute::<8>,
+        16 => Task::compute::<16>,
+        32 => Task::compute::<32>,
+        tile => unreachable!("no set has tiles of {tile} rows"),
+    };
+    team.run(tasks.len(), |at| compute(&tasks[at], kernels, activations));
 }
 
 impl Task<'_> {
-    fn compute(&self, kernels: Kernels, activations: &Activations) {
-        let (tile, all) = (kernels.tile, self.matrix.rows);
-        let mut sums = vec![0.0; tile * activations.rows];
-        for first in (self.first..all.min(self.first + self.rows)).step_by(tile) {
-            self.matrix.with_tile(first, tile, |bytes| {
+    /// `TILE` is the kernels', known here so that a row of sums is copied without a call.
+    fn compute<const TILE: usize>(&self, kernels: Kernels, activations: &Activations) {
+        let all = self.matrix.rows;
+        let mut sums = vec![0.0; TILE * activations.rows];
+        for first in (self.first..all.min(self.first + self.rows)).step_by(TILE) {
+            self.matrix.with_tile(first, TILE, |bytes| {
                 product(kernels, self.matrix, bytes, activations, &mut sums);
             });
-            for (batch_row, sums) in sums.chunks_exact(tile).enumerate() {
-                let there = tile.min(all - first);
+            for (batch_row, sums) in sums.as_chunks::<TILE>().0.iter().enumerate() {
+                let there = TILE.min(all - first);
                 #[expect(unsafe_code, reason = "columns of a matrix are no slice")]
                 // SAFETY: every matrix row belongs to one task, and this one writes only its own.
                 let out = unsafe { self.out.part(batch_row * all + first, there) };
-                copy(sums, out);
+                match out.first_chunk_mut::<TILE>() {
+                    Some(out) => *out = *sums,
+                    None => out.copy_from_slice(&sums[..there]),
+                }
             }
         }
     }
@@ -87,21 +97,6 @@ impl Matrix<'_> {
         let mut padded = bytes.to_vec();
         padded.resize(count * row, 0);
         work(&padded);
-    }
-}
-
-/// Copies as many numbers as there is room for. Whole tiles have few lengths, which need no call.
-fn copy(from: &[f32], to: &mut [f32]) {
-    fn whole<const N: usize>(from: &[f32], to: &mut [f32]) {
-        if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
-            *to = *from;
-        }
-    }
-    match to.len() {
-        8 => whole::<8>(from, to),
-        16 => whole::<16>(from, to),
-        32 => whole::<32>(from, to),
-        there => to.copy_from_slice(&from[..there]),
     }
 }
 

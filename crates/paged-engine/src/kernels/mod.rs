@@ -10,6 +10,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod buffer;
 mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -22,6 +23,7 @@ use std::sync::OnceLock;
 use gguf::TensorType;
 
 pub use attention::{Attention, AttentionLoops, Queries};
+pub use buffer::Buffer;
 pub use matmul::{Matrix, matmul};
 pub use rows::RowLoops;
 

@@ -45,7 +45,7 @@ fn activations(rows: usize, width: usize, seed: u64) -> Activations {
 
 fn quantized(floats: Vec<f32>, width: usize) -> Activations {
     let (mut alone, mut activations) = (Team::new(1).unwrap(), Activations::default());
-    activations.replace(floats, width);
+    activations.replace(floats.into(), width);
     let kinds = [Kind::Rows256, Kind::Rows32];
     kinds.into_iter().for_each(|kind| activations.quantize(&mut alone, Kernels::best().rows, kind));
     activations
@@ -53,9 +53,9 @@ fn quantized(floats: Vec<f32>, width: usize) -> Activations {
 
 /// The product, by one thread.
 fn product(kernels: Kernels, matrix: Matrix<'_>, activations: &Activations) -> Vec<f32> {
-    let mut out = [vec![0.0; matrix.rows * activations.rows]];
+    let mut out = [Buffer::default().resized(matrix.rows * activations.rows)];
     matmul(&mut Team::new(1).unwrap(), kernels, [matrix], activations, &mut out);
-    out.concat()
+    out[0].to_vec()
 }
 
 /// The product in double precision, from dequantized weights and the float activations.
@@ -106,9 +106,9 @@ fn a_team_computes_what_one_thread_does_for_several_matrices_at_once() {
     let [a, b] = [300, 47].map(|rows| packed(T::Q3_K, rows * 256, 5));
     let matrix = |bytes, rows| Matrix { weights: T::Q3_K, rows, width: 256, bytes };
     let (a, b, activations) = (matrix(&a, 300), matrix(&b, 47), activations(6, 256, 1));
-    let mut together = [a, b].map(|matrix| vec![0.0; matrix.rows * activations.rows]);
+    let mut together = [a, b].map(|matrix| Buffer::default().resized(matrix.rows * activations.rows));
     matmul(&mut Team::new(3).unwrap(), Kernels::best(), [a, b], &activations, &mut together);
-    assert_eq!(together, [a, b].map(|matrix| product(Kernels::best(), matrix, &activations)));
+    assert_eq!(together.map(|out| out.to_vec()), [a, b].map(|matrix| product(Kernels::best(), matrix, &activations)));
 }
 
 #[test]

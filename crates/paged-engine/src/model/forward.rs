@@ -9,7 +9,7 @@ use super::layer::{Layer, Linear};
 use super::rope::Rope;
 use super::rows::{add, add_bias, gate, normed, soft_cap};
 use super::workspace::Workspace;
-use crate::kernels::Queries;
+use crate::kernels::{Buffer, Queries};
 use crate::kv::Step;
 
 /// Tokens that one task rotates.
@@ -48,7 +48,7 @@ impl<'a> Rows<'a> {
 impl Decoder {
     /// Runs a step: writes keys and values of every token into its sequence's blocks, which have the
     /// room, and gives the logits of the rows that want them, `[wanted][vocabulary]`.
-    pub fn forward(&self, workspace: &mut Workspace, batch: &Batch, step: &mut Step<'_>) -> Vec<f32> {
+    pub fn forward(&self, workspace: &mut Workspace, batch: &Batch, step: &mut Step<'_>) -> Buffer {
         let hidden = self.config.hidden;
         let mut state = self.embed(workspace, &batch.tokens);
         let rows = Rows::new(self, batch);
@@ -73,7 +73,7 @@ impl Decoder {
     }
 
     /// The embeddings of these tokens, `[token][hidden]`.
-    fn embed(&self, workspace: &mut Workspace, tokens: &[u32]) -> Vec<f32> {
+    fn embed(&self, workspace: &mut Workspace, tokens: &[u32]) -> Buffer {
         let hidden = self.config.hidden;
         let mut state = workspace.take(tokens.len() * hidden);
         let scale = self.config.architecture.scaled_embedding.then_some((hidden as f32).sqrt());
@@ -89,7 +89,7 @@ impl Decoder {
     }
 
     /// Adds what a part of a layer gives to the state, normed where the model wants that.
-    fn add(&self, workspace: &mut Workspace, state: &mut [f32], change: Vec<f32>, norm: Option<&[f32]>) {
+    fn add(&self, workspace: &mut Workspace, state: &mut [f32], change: Buffer, norm: Option<&[f32]>) {
         let change = match norm {
             Some(norm) => self.normed(workspace, change, norm),
             None => change,
@@ -106,7 +106,7 @@ impl Decoder {
         state: &[f32],
         rows: &Rows<'_>,
         step: &mut Step<'_>,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let (config, batch) = (&self.config, rows.batch);
         let (query, key, value) = self.attention_inputs(workspace, layer, state, rows);
         let kv_width = config.kv_heads * config.head;
@@ -128,7 +128,7 @@ impl Decoder {
         layer: &Layer,
         state: &[f32],
         rows: &Rows<'_>,
-    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    ) -> (Buffer, Buffer, Buffer) {
         let normed = normed(workspace, state, &layer.attention_norm, self.config.norm_epsilon);
         let matrices = [&layer.query, &layer.key, &layer.value];
         let [mut query, mut key, value] = linear(workspace, self, matrices, normed, self.config.hidden);
@@ -169,7 +169,7 @@ impl Decoder {
     }
 
     /// The gated feed-forward network: `down(activation(gate(x)) * up(x))`.
-    fn feed_forward(&self, workspace: &mut Workspace, layer: &Layer, state: &[f32]) -> Vec<f32> {
+    fn feed_forward(&self, workspace: &mut Workspace, layer: &Layer, state: &[f32]) -> Buffer {
         let normed = normed(workspace, state, &layer.feed_forward_norm, self.config.norm_epsilon);
         let [mut gated, up] = linear(workspace, self, [&layer.gate, &layer.up], normed, self.config.hidden);
         gate(workspace, self.config.architecture.activation, &mut gated, up);
@@ -178,7 +178,7 @@ impl Decoder {
     }
 
     /// As [`normed`], in place of the rows.
-    fn normed(&self, workspace: &mut Workspace, rows: Vec<f32>, weights: &[f32]) -> Vec<f32> {
+    fn normed(&self, workspace: &mut Workspace, rows: Buffer, weights: &[f32]) -> Buffer {
         let out = normed(workspace, &rows, weights, self.config.norm_epsilon);
         workspace.give(rows);
         out
@@ -190,9 +190,9 @@ fn linear<const N: usize>(
     workspace: &mut Workspace,
     decoder: &Decoder,
     linear: [&Linear; N],
-    floats: Vec<f32>,
+    floats: Buffer,
     width: usize,
-) -> [Vec<f32>; N] {
+) -> [Buffer; N] {
     let matrices = linear.map(|linear| decoder.weights.matrix(&linear.weight));
     let mut out = workspace.products(matrices, floats, width);
     for (rows, linear) in out.iter_mut().zip(linear) {

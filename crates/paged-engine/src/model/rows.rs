@@ -4,12 +4,13 @@
 
 use super::architecture::Activation;
 use super::workspace::Workspace;
+use crate::kernels::Buffer;
 
 /// Numbers that one task of a cheap loop works on at least.
 const ELEMENTS_PER_TASK: usize = 4096;
 
 /// RMS norm of every row as wide as `weights`, times them.
-pub fn normed(workspace: &mut Workspace, rows: &[f32], weights: &[f32], epsilon: f32) -> Vec<f32> {
+pub fn normed(workspace: &mut Workspace, rows: &[f32], weights: &[f32], epsilon: f32) -> Buffer {
     let mut out = workspace.take(rows.len());
     let (width, norm) = (weights.len(), workspace.kernels.rows.norm);
     let piece = ELEMENTS_PER_TASK.next_multiple_of(width);
@@ -22,7 +23,7 @@ pub fn normed(workspace: &mut Workspace, rows: &[f32], weights: &[f32], epsilon:
 }
 
 /// Adds `change` to `rows`, and gives its buffer back.
-pub fn add(workspace: &mut Workspace, rows: &mut [f32], change: Vec<f32>) {
+pub fn add(workspace: &mut Workspace, rows: &mut [f32], change: Buffer) {
     let add = workspace.kernels.rows.add;
     workspace.team.chunks(rows, ELEMENTS_PER_TASK, |at, rows| add(rows, &change[at * ELEMENTS_PER_TASK..]));
     workspace.give(change);
@@ -34,7 +35,7 @@ pub fn add_bias(workspace: &Workspace, rows: &mut [f32], bias: &[f32]) {
 }
 
 /// `gate = activation(gate) * up`; gives the second buffer back.
-pub fn gate(workspace: &mut Workspace, activation: Activation, gate: &mut [f32], up: Vec<f32>) {
+pub fn gate(workspace: &mut Workspace, activation: Activation, gate: &mut [f32], up: Buffer) {
     let loops = workspace.kernels.rows;
     let by = match activation {
         Activation::Silu => loops.silu,

@@ -4,7 +4,7 @@
 //! much as the attention of a long prompt.
 
 use crate::kernels::team::Team;
-use crate::kernels::{Kernels, Matrix, matmul};
+use crate::kernels::{Buffer, Kernels, Matrix, matmul};
 use crate::quant::{Activations, kind_of};
 
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Workspace {
     pub team: Team,
     pub kernels: Kernels,
     activations: Activations,
-    spare: Vec<Vec<f32>>,
+    spare: Vec<Buffer>,
 }
 
 impl Workspace {
@@ -21,24 +21,17 @@ impl Workspace {
     }
 
     /// A buffer of this length, whatever stands in it.
-    pub fn take(&mut self, length: usize) -> Vec<f32> {
-        let spare = self.spare.iter().map(Vec::capacity).enumerate();
+    pub fn take(&mut self, length: usize) -> Buffer {
+        let spare = self.spare.iter().map(Buffer::room).enumerate();
         // The smallest that fits; else the largest makes place, so that there are never more than a
         // step needs at once.
-        let best = spare.min_by_key(|(_, capacity)| match *capacity >= length {
-            true => (0, *capacity),
-            false => (1, usize::MAX - capacity),
-        });
-        let mut buffer = best.map(|(at, _)| self.spare.swap_remove(at)).unwrap_or_default();
-        if buffer.capacity() < length {
-            buffer = Vec::with_capacity(length);
-        }
-        buffer.resize(length, 0.0);
-        buffer
+        let best = spare.min_by_key(|(_, room)| if *room >= length { (0, *room) } else { (1, usize::MAX - room) });
+        let buffer = best.map(|(at, _)| self.spare.swap_remove(at)).unwrap_or_default();
+        buffer.resized(length)
     }
 
     /// Takes a buffer back.
-    pub fn give(&mut self, buffer: Vec<f32>) {
+    pub fn give(&mut self, buffer: Buffer) {
         self.spare.push(buffer);
     }
 
@@ -49,12 +42,7 @@ impl Workspace {
 
     /// The products of some matrices with the same rows, `[rows][matrix rows]`. `floats` is
     /// `[rows][width]`.
-    pub fn products<const N: usize>(
-        &mut self,
-        matrices: [Matrix<'_>; N],
-        floats: Vec<f32>,
-        width: usize,
-    ) -> [Vec<f32>; N] {
+    pub fn products<const N: usize>(&mut self, matrices: [Matrix<'_>; N], floats: Buffer, width: usize) -> [Buffer; N] {
         let rows = floats.len() / width;
         let mut outs = matrices.map(|matrix| self.take(rows * matrix.rows));
         let before = self.activations.replace(floats, width);
@@ -82,7 +70,7 @@ mod tests {
         let (small, large) = (workspace.take(8), workspace.take(999));
         assert_eq!((small.as_ptr(), large.as_ptr()), (small_at, large_at));
         assert!(workspace.spare.is_empty());
-        workspace.give(vec![0.0; 10]);
+        workspace.give(vec![0.0; 10].into());
         assert_eq!((workspace.take(20).len(), workspace.spare.len()), (20, 0), "one too small makes place");
     }
 }

@@ -5,8 +5,8 @@
 //! the same four codes of each row side by side. Places of rows that are not there hold zeros.
 
 use super::{GROUP, K, SMALL};
-use crate::kernels::RowLoops;
 use crate::kernels::team::Team;
+use crate::kernels::{Buffer, RowLoops};
 
 /// Batch rows in a panel.
 pub const PANEL: usize = 4;
@@ -29,7 +29,7 @@ pub struct Activations {
     pub rows: usize,
     pub width: usize,
     /// `[rows][width]`
-    pub floats: Vec<f32>,
+    pub floats: Buffer,
     by256: Panels<Panel256>,
     by32: Panels<Panel32>,
 }
@@ -77,7 +77,7 @@ pub struct Panel32 {
 
 impl Activations {
     /// Takes `[rows][width]` floats in place of those it had, which it gives back.
-    pub fn replace(&mut self, floats: Vec<f32>, width: usize) -> Vec<f32> {
+    pub fn replace(&mut self, floats: Buffer, width: usize) -> Buffer {
         (self.rows, self.width) = (floats.len() / width, width);
         (self.by256.panels, self.by32.panels) = (0, 0);
         std::mem::replace(&mut self.floats, floats)

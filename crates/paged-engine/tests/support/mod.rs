@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
         let (sequences, logits) = (vec![0; tokens.len()], vec![tokens.len() - 1]);
         let batch = Batch { tokens: tokens.to_vec(), positions, sequences, logits };
         let mut step = Step::new(&mut self.store, self.layout, vec![self.table.blocks()]);
-        self.decoder.forward(&mut self.workspace, &batch, &mut step)
+        self.decoder.forward(&mut self.workspace, &batch, &mut step).to_vec()
     }
 
     /// The likeliest token, `steps` times, and the logits of each step.
