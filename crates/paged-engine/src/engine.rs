@@ -27,7 +27,7 @@ const COMMANDS: usize = 1024;
 /// What the engine may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Threads that compute; 0 for one a core.
+    /// Threads that compute; 0 for one a physical core.
     pub threads: usize,
     /// Bytes of keys and values of all models together.
     pub kv_bytes: u64,
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A thread a core, a gibibyte of keys and values, the fastest kernels of this processor.
+    /// A thread a physical core, a gibibyte of keys and values, the fastest kernels of this processor.
     fn default() -> Self {
         Self { threads: 0, kv_bytes: 1 << 30, kernels: Kernels::best() }
     }

@@ -56,12 +56,15 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Team {
-    /// A team of `threads`, the caller included; 0 for one a core.
+    /// A team of `threads`, the caller included; 0 for one a physical core: two threads of a core
+    /// share what multiplies.
     ///
     /// # Errors
     /// The system gives no threads.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        // Quotas and pinning leave less than there is.
+        let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = || num_cpus::get_physical().clamp(1, allowed);
         let threads = if threads == 0 { cores() } else { threads };
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
