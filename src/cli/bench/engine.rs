@@ -46,6 +46,8 @@ struct Round {
     /// While all sequences decoded, and the tokens that came in it.
     decode: Duration,
     decoded: usize,
+    /// From the first prompt to the last token, when all come at once.
+    together: Duration,
 }
 
 impl EngineBench {
@@ -63,14 +65,20 @@ impl EngineBench {
         println!("loaded in {:?}; kernels: {}", started.elapsed(), kernels.name);
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
-        table.set_header(["sequences", "prefill tok/s", "decode tok/s"]);
+        table.set_header(["sequences", "prefill tok/s", "decode tok/s", "together tok/s"]);
         for sequences in &self.sequences {
             let rounds = (0..self.rounds).map(|_| self.round(&model, *sequences));
             let rounds = rounds.collect::<Result<Vec<_>, _>>().map_err(failure)?;
             let best = |rate: fn(&Round) -> f64| rounds.iter().map(rate).fold(0.0, f64::max);
             let decode = best(|round| round.decoded as f64 / round.decode.as_secs_f64());
             let prefill = best(|round| 1.0 / round.prefill.as_secs_f64()) * (sequences * self.prompt) as f64;
-            table.add_row([sequences.to_string(), format!("{prefill:.0}"), format!("{decode:.0}")]);
+            let together = best(|round| 1.0 / round.together.as_secs_f64()) * (sequences * self.tokens) as f64;
+            table.add_row([
+                sequences.to_string(),
+                format!("{prefill:.0}"),
+                format!("{decode:.0}"),
+                format!("{together:.0}"),
+            ]);
         }
         table.column_iter_mut().for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         println!("{table}");
@@ -82,19 +90,31 @@ impl EngineBench {
         2 * self.tokens + sequences * self.prompt / READ
     }
 
-    /// Prompts alone first, then the same with answers: what is counted is the time in which all
-    /// sequences decode, so that neither shares its steps with the other.
     fn round(&self, model: &Model, sequences: usize) -> Result<Round, String> {
-        let started = Instant::now();
-        let mut prefill = Duration::ZERO;
-        for (event, at) in self.submit(model, sequences, 1)? {
+        let prefill = self.whole(model, sequences, 1)?;
+        let (decode, decoded) = self.decode(model, sequences)?;
+        let together = self.whole(model, sequences, self.tokens)?;
+        Ok(Round { prefill, decode, decoded, together })
+    }
+
+    /// The time until the last of so many tokens of each sequence.
+    fn whole(&self, model: &Model, sequences: usize, tokens: usize) -> Result<Duration, String> {
+        let (started, mut last) = (Instant::now(), Duration::ZERO);
+        for (event, at) in self.submit(model, sequences, tokens)? {
             match event {
-                Event::Prefill { .. } => prefill = at - started,
+                Event::Token { .. } => last = at - started,
                 Event::Failed(error) => return Err(error.to_string()),
-                Event::Token { .. } | Event::Finished { .. } => {}
+                Event::Prefill { .. } | Event::Finished { .. } => {}
             }
         }
-        let (mut waiting, mut since, mut ended, mut decoded) = (sequences, started, started, 0);
+        Ok(last)
+    }
+
+    /// The time in which all sequences decode, and the tokens that came in it: answers go on until
+    /// the last prompt was read, and as long again as is measured.
+    fn decode(&self, model: &Model, sequences: usize) -> Result<(Duration, usize), String> {
+        let (mut waiting, mut since, mut decoded) = (sequences, Instant::now(), 0);
+        let mut ended = since;
         for (event, at) in self.submit(model, sequences, self.answer(sequences))? {
             match event {
                 Event::Prefill { .. } => {
@@ -113,7 +133,7 @@ impl EngineBench {
                 break;
             }
         }
-        Ok(Round { prefill, decode: ended - since, decoded })
+        Ok((ended - since, decoded))
     }
 
     /// Starts these sequences; dropping what comes back ends them.

@@ -1,5 +1,5 @@
 //! Attention's inner loops: a row of a tile is one register, multiplied by one coefficient of each
-//! of up to eight query rows before the next is read. What is done to scores stays AVX2's.
+//! of up to sixteen query rows before the next is read. What is done to scores stays AVX2's.
 
 use std::arch::x86_64::*;
 
@@ -9,7 +9,7 @@ use crate::kernels::attention::AttentionLoops;
 use crate::kv::LANES;
 
 /// Query rows whose sums fit the registers and hide the latency of their chains.
-const ROWS: usize = 8;
+const ROWS: usize = 16;
 
 /// For processors with AVX-512F; handed out by [`super::kernels`] alone.
 pub fn loops(avx2: AttentionLoops) -> AttentionLoops {
@@ -56,7 +56,8 @@ fn tile_loop<T>(
             match rows - row {
                 1 => rows_loop::<T, 1>(from, stride, tile, into, to, float),
                 2 | 3 => rows_loop::<T, 2>(from, stride, tile, into, to, float),
-                4..ROWS => rows_loop::<T, 4>(from, stride, tile, into, to, float),
+                4..8 => rows_loop::<T, 4>(from, stride, tile, into, to, float),
+                8..ROWS => rows_loop::<T, 8>(from, stride, tile, into, to, float),
                 _ => rows_loop::<T, ROWS>(from, stride, tile, into, to, float),
             }
         };
