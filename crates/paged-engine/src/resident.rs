@@ -173,13 +173,14 @@ impl Resident {
     /// they waited for one that is reading them.
     fn with_held(&self) -> Vec<Standing> {
         let mut standings = self.standings();
-        if self.sharing {
-            for at in (0..standings.len()).filter(|at| !standings[*at].started).collect::<Vec<_>>() {
-                let waiting = &self.sequences[at];
-                let reading = standings.iter().zip(&self.sequences).filter(|(s, _)| s.started && !s.decoding);
-                let soon = |other: &Sequence| matches!(other.in_common(waiting), (now, all) if all >= now + BLOCK);
-                standings[at].held = reading.into_iter().any(|(_, other)| soon(other));
-            }
+        let both = standings.iter().zip(&self.sequences);
+        let reading: Vec<&Sequence> = both.filter(|(s, _)| s.started && !s.decoding).map(|(_, one)| one).collect();
+        let waiting = standings.iter_mut().zip(&self.sequences).filter(|(standing, _)| !standing.started);
+        for (standing, waiting) in waiting.filter(|_| self.sharing) {
+            standing.held = reading.iter().any(|other| {
+                let (now, soon) = other.in_common(waiting);
+                soon >= now + BLOCK
+            });
         }
         standings
     }
