@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::{Array, Error, Header, TensorInfo, TensorType, Value};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
+/// As Llama 3.1 writes them, and as Phi-3 does.
+const ROPE_FACTORS: [&str; 3] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The shape and the weights of a decoder model.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,8 @@ pub struct Summary {
     pub pre_tokenizer: Option<String>,
     /// `rope.scaling.type`: how positions are stretched, if the file says; `none` if they are not.
     pub rope_scaling: Option<String>,
+    /// The first tensor that stretches each rotated pair by a factor of its own, if there is one.
+    pub rope_factors: Option<String>,
     /// Experts a layer; 0 for a dense model.
     pub experts: u64,
     pub has_chat_template: bool,
@@ -88,6 +92,7 @@ impl Summary {
             tokenizer: header.str("tokenizer.ggml.model")?.to_owned(),
             pre_tokenizer: text("tokenizer.ggml.pre"),
             rope_scaling: text(&key("rope.scaling.type")),
+            rope_factors: ROPE_FACTORS.iter().find(|name| header.tensor(name).is_some()).map(ToString::to_string),
             experts: header.metadata.get(&key("expert_count")).and_then(Value::as_u64).unwrap_or(0),
             has_chat_template: header.metadata.contains_key("tokenizer.chat_template"),
             bytes_by_type: bytes_by_type(header),

@@ -49,6 +49,18 @@ fn the_summary_knows_shape_and_bytes() {
 }
 
 #[test]
+fn the_summary_names_the_tensor_that_stretches_positions() {
+    let factors = |name: &str| {
+        let bytes = model().tensor(name, TensorType::F32, &[1], vec![0; 4]).to_bytes();
+        Summary::of(&parse(&bytes).unwrap()).unwrap().rope_factors
+    };
+    for name in ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"] {
+        assert_eq!(factors(name).as_deref(), Some(name));
+    }
+    assert_eq!(factors("rope_freqs.bias"), None);
+}
+
+#[test]
 fn a_file_cut_anywhere_is_an_error() {
     let bytes = model().to_bytes();
     for len in 0..bytes.len() {

@@ -1,7 +1,8 @@
 //! Which models mistral.rs 0.8.1 can run on a CPU, decided before it sees them.
 //!
-//! It panics on architectures it does not know and on headers that lack a key it wants; these checks
-//! stand before every such place, so that the operator reads a sentence and not a backtrace.
+//! It panics on architectures it does not know and on headers that lack a key it wants, and ignores
+//! tensors it does not ask for; these checks stand before every such place, so that the operator reads
+//! a sentence and not a backtrace, or a wrong answer.
 
 use gguf::{Header, Summary, TensorType, Value};
 
@@ -42,6 +43,17 @@ fn refusal(model: &Summary) -> Option<String> {
         return Some(format!(
             "mistral.rs 0.8.1 wants key heads and value heads of one width; here they are {} and {} wide",
             model.key_length, model.value_length
+        ));
+    }
+    if let Some(tensor) = &model.rope_factors {
+        return Some(format!(
+            "mistral.rs 0.8.1 ignores the factors of tensor `{tensor}` and would answer wrongly: use `engine: paged`"
+        ));
+    }
+    let floats = model.main_type().filter(|kind| matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::BF16));
+    if let ("phi3", Some(kind)) = (architecture, floats) {
+        return Some(format!(
+            "mistral.rs 0.8.1 panics at phi3 in {kind}, it reads quantized types only: use `engine: paged`"
         ));
     }
     let unreadable = model.bytes_by_type.keys().find(|kind| !is_readable(**kind))?;
@@ -138,6 +150,18 @@ mod tests {
         assert!(reason(&Summary { architecture: "qwen3moe".into(), ..model() }).contains("no CPU kernel"));
         assert!(reason(&Summary { tokenizer: "bert".into(), ..model() }).contains("`bert`"));
         assert!(reason(&Summary { value_length: 32, ..model() }).contains("16 and 32"));
+    }
+
+    #[test]
+    fn what_it_would_compute_wrongly_is_refused_with_the_engine_that_can() {
+        let factors = reason(&Summary { rope_factors: Some("rope_freqs.weight".into()), ..model() });
+        assert!(factors.contains("`rope_freqs.weight`") && factors.contains("`engine: paged`"), "{factors}");
+        let phi3 = |kind| Summary { architecture: "phi3".into(), bytes_by_type: [(kind, 1)].into(), ..model() };
+        for kind in [TensorType::F32, TensorType::F16, TensorType::BF16] {
+            let floats = reason(&phi3(kind));
+            assert!(floats.contains(kind.name()) && floats.contains("`engine: paged`"), "{floats}");
+        }
+        assert_eq!(supports(&phi3(TensorType::Q4_K)), Support::Yes);
     }
 
     #[test]
