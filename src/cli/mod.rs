@@ -1,5 +1,9 @@
 //! The command line. Every flag has an environment form, `PENSIEVE_*`.
 
+// First, as its macros are for those that follow.
+#[macro_use]
+mod stdout;
+
 mod bench;
 mod openapi;
 mod serve;

@@ -55,6 +55,20 @@ fn registry(yaml: &str) -> (TempDir, String) {
 }
 
 #[test]
+fn a_reader_that_has_read_enough_ends_the_program_quietly() {
+    let (_directory, file) = registry(GOOD);
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/add.Q3_K_M.gguf");
+    let bench =
+        ["bench", "engine", "--model", model, "--sequences", "1", "--prompt", "8", "--tokens", "1", "--rounds", "1"];
+    for arguments in [&["openapi"][..], &["validate", "--registry", &file], &bench] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = ended(pensieve(arguments).stdout(writer).spawn().unwrap());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_failure() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["--version"]] {
         let output = run(arguments);
