@@ -14,45 +14,62 @@ use gguf::{TensorType, Writer};
 use paged_engine::Error;
 use paged_engine::model::{ARCHITECTURES, estimate};
 use support::{Run, decoder};
-use synthetic::cases::{self, PROMPT, golden, shape};
+use synthetic::cases::{self, Golden, PROMPT, golden, shape};
 
-/// Largest difference of any logit to llama.cpp's in a model of floats; logits deviate by about 1.
-const FLOAT_BOUND: f32 = 0.005;
-/// The same in quantized types.
-const QUANTIZED_BOUND: f32 = 0.15;
+/// Every type, and the largest difference of any logit to llama.cpp's at the last step in a model of
+/// it: half more than was measured over all cases with AVX-512, AVX2 and scalar kernels. Logits deviate by about 1.
+const BOUNDS: [(TensorType, f32); 14] = [
+    (TensorType::F32, 0.0027),
+    (TensorType::F16, 0.0038),
+    (TensorType::BF16, 0.0143),
+    (TensorType::Q8_0, 0.078),
+    (TensorType::Q4_0, 0.069),
+    (TensorType::Q4_1, 0.065),
+    (TensorType::Q5_0, 0.06),
+    (TensorType::Q5_1, 0.055),
+    (TensorType::IQ4_NL, 0.068),
+    (TensorType::Q2_K, 0.1),
+    (TensorType::Q3_K, 0.096),
+    (TensorType::Q4_K, 0.077),
+    (TensorType::Q5_K, 0.078),
+    (TensorType::Q6_K, 0.086),
+];
 
 fn writer(case: &str, kind: TensorType, seed: u64) -> Writer {
     cases::file(case, kind, seed).unwrap()
 }
 
-#[test]
-fn greedy_tokens_and_logits_are_those_of_llama_cpp() {
-    for golden in golden() {
-        let name = format!("{}-{}", golden.case, golden.kind);
-        let writer = writer(golden.case, golden.kind, golden.seed);
-        let decoder = decoder(&name, &writer).unwrap();
-        let steps = Run::new(&decoder).greedy(&PROMPT, golden.tokens.len());
-        let tokens: Vec<u32> = steps.iter().map(|(token, _)| *token).collect();
-        assert_eq!(tokens, golden.tokens, "{name}");
-        let spoken = shape(golden.case, golden.seed).unwrap().spoken;
-        let ours = &steps.last().unwrap().1[spoken.0 as usize..spoken.1 as usize];
-        let bound = if golden.kind == TensorType::F32 { FLOAT_BOUND } else { QUANTIZED_BOUND };
-        for (ours, theirs) in ours.iter().zip(&golden.logits) {
-            assert!((ours - theirs).abs() < bound, "{name}: {ours} and {theirs}");
-        }
+/// The same tokens, and logits within the bound of the type.
+fn hold(golden: &Golden) {
+    let name = format!("{}-{}", golden.case, golden.kind);
+    let decoder = decoder(&name, &writer(golden.case, golden.kind, golden.seed)).unwrap();
+    let steps = Run::new(&decoder).greedy(&PROMPT, golden.tokens.len());
+    let tokens: Vec<u32> = steps.iter().map(|(token, _)| *token).collect();
+    assert_eq!(tokens, golden.tokens, "{name}");
+    let spoken = shape(golden.case, golden.seed).unwrap().spoken;
+    let ours = &steps.last().unwrap().1[spoken.0 as usize..spoken.1 as usize];
+    let (_, bound) = BOUNDS.into_iter().find(|(kind, _)| *kind == golden.kind).unwrap();
+    for (ours, theirs) in ours.iter().zip(&golden.logits) {
+        assert!((ours - theirs).abs() < bound, "{name}: {ours} and {theirs}");
     }
 }
 
 #[test]
-fn the_golden_file_covers_every_architecture_and_type() {
+fn greedy_tokens_and_logits_are_those_of_llama_cpp() {
+    golden().iter().filter(|golden| cases::NAMES.contains(&golden.case)).for_each(hold);
+}
+
+#[test]
+fn they_are_in_every_type_of_every_other_architecture() {
+    golden().iter().filter(|golden| cases::TYPES.contains(&golden.case)).for_each(hold);
+}
+
+#[test]
+fn the_golden_file_covers_every_architecture_in_every_type() {
     let golden = golden();
-    for architecture in ARCHITECTURES {
-        let there = golden.iter().any(|golden| shape(golden.case, 1).unwrap().architecture == architecture.name);
-        assert!(there, "{}", architecture.name);
-    }
-    let kinds = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"];
-    for kind in kinds.iter().chain(&["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]) {
-        assert!(golden.iter().any(|golden| golden.kind.name() == *kind), "{kind}");
+    for (architecture, (kind, _)) in ARCHITECTURES.iter().flat_map(|one| BOUNDS.map(|bound| (one, bound))) {
+        let of = |golden: &Golden| shape(golden.case, 1).unwrap().architecture == architecture.name;
+        assert!(golden.iter().any(|golden| golden.kind == kind && of(golden)), "{} in {kind}", architecture.name);
     }
     assert!(golden.iter().all(|golden| golden.tokens.len() == 64));
 }
