@@ -107,23 +107,46 @@ fn two_loads_of_a_file_compute_from_the_same_pages_and_copy_none() {
     assert!(own < weights / 4, "{weights} bytes of weights, and {own} beside them");
 }
 
-/// Loads, computes two thousand tokens, unloads: bytes of no file after that.
-fn cycle(engine: &Engine, file: &Path) -> u64 {
+/// What one model made of the process's memory.
+struct Cycle {
+    /// Bytes of keys and values that the engine kept until it was unloaded.
+    kept: u64,
+    /// Bytes of no file, before it was unloaded and after.
+    loaded: u64,
+    unloaded: u64,
+}
+
+/// Loads, computes two thousand tokens, unloads.
+fn cycle(engine: &Engine, file: &Path) -> Cycle {
     let model = engine.load(file, LoadOptions { context: 512, ..LoadOptions::default() }).unwrap();
     let prompt = |own: u32| (0..500).map(|at| 97 + (own + at * 7) % 26).collect();
     let events: Vec<_> = (0..4).map(|own| submit(&model, prompt(own))).collect();
     events.iter().for_each(finish);
-    assert!(engine.kv_cached() > 7 * MIB, "too little to be seen");
+    let (kept, loaded) = (engine.kv_cached(), process().anonymous);
+    assert!(kept > 7 * MIB, "too little to be seen: {kept}");
     model.unload().recv().unwrap();
     assert_eq!((engine.kv_used(), engine.kv_cached()), (0, 0));
-    process().anonymous
+    Cycle { kept, loaded, unloaded: process().anonymous }
+}
+
+fn cycles(name: &str, count: usize) -> Vec<Cycle> {
+    let file = file(name, Shape { layers: 4, kv_heads: 4, head: 64, ..Shape::default() });
+    let engine = engine();
+    (0..count).map(|_| cycle(&engine, &file.0)).collect()
 }
 
 #[test]
 fn fifty_models_that_come_and_go_take_no_more_than_five() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = file("fifty", Shape { layers: 4, kv_heads: 4, head: 64, ..Shape::default() });
-    let engine = engine();
-    let held: Vec<u64> = (0..50).map(|_| cycle(&engine, &file.0)).collect();
+    let held: Vec<u64> = cycles("fifty", 50).iter().map(|cycle| cycle.unloaded).collect();
     assert!(held[49] <= held[4] + 2 * MIB, "grows from {} to {}: {held:?}", held[4], held[49]);
+}
+
+#[test]
+fn keys_and_values_go_back_to_the_system_when_their_model_is_unloaded() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for Cycle { kept, loaded, unloaded } in cycles("given-back", 3) {
+        let back = loaded.saturating_sub(unloaded);
+        assert!(back > kept - kept / 8, "of {kept} bytes of keys and values {back} came back");
+    }
 }
