@@ -19,6 +19,10 @@ openapi:
     cargo run --no-default-features -- openapi > docs/openapi.json
     cargo run --no-default-features -- openapi --admin > docs/openapi-admin.json
 
+# Writes docs/model-registry.schema.json.
+schema:
+    cargo run --no-default-features -- schema > docs/model-registry.schema.json
+
 # Accuracy of the demo models through a running server.
 accuracy:
     cd models && python3 -m recipe.evaluate --url http://127.0.0.1:8080/v1 reverse add roman

@@ -6,6 +6,7 @@ mod stdout;
 
 mod bench;
 mod openapi;
+mod schema;
 mod serve;
 mod validate;
 
@@ -17,6 +18,7 @@ use paged_engine::kernels::Kernels;
 use crate::app;
 use crate::config::registry_file::RegistryFile;
 use crate::config::{Catalog, Problems};
+use crate::engine::Engines;
 use crate::telemetry::logging;
 
 /// Serve many small language models, or one model to many users, from one process.
@@ -39,6 +41,8 @@ enum Command {
     Bench(bench::Bench),
     /// Print the OpenAPI document.
     Openapi(openapi::OpenApi),
+    /// Print the JSON schema of the registry file.
+    Schema(schema::Schema),
 }
 
 /// The registry file, which `serve` and `validate` read.
@@ -94,10 +98,21 @@ pub enum Failure {
 impl Registry {
     /// The checked catalog of the file.
     fn catalog(&self) -> Result<Catalog, Failure> {
+        let (file, engines) = self.read()?;
+        Ok(Catalog::of(&file, &self.file, &engines)?)
+    }
+
+    /// The same for a look ahead, in which declared sizes stand in for files that are not there.
+    fn plan(&self) -> Result<Catalog, Failure> {
+        let (file, engines) = self.read()?;
+        Ok(Catalog::planned(&file, &self.file, &engines)?)
+    }
+
+    fn read(&self) -> Result<(RegistryFile, Engines), Failure> {
         let file = RegistryFile::read(&self.file)?;
         let engines = app::engines(file.memory.kv_pool_bytes(), self.kernels.kernels()?)
             .map_err(|error| Failure::Internal(format!("an engine cannot start: {error}")))?;
-        Ok(Catalog::of(&file, &self.file, &engines)?)
+        Ok((file, engines))
     }
 }
 
@@ -127,6 +142,7 @@ impl Cli {
             Command::Validate(validate) => validate.run(),
             Command::Bench(bench) => bench.run(),
             Command::Openapi(openapi) => openapi.run(),
+            Command::Schema(schema) => schema.run(),
         }
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Validate {
 
 impl Validate {
     pub fn run(self) -> Result<(), Failure> {
-        let catalog = self.registry.catalog()?;
+        let catalog = self.registry.plan()?;
         print!("{}", plan::table(&catalog));
         Ok(())
     }

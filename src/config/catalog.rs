@@ -9,7 +9,8 @@ use gguf::{Header, Summary};
 use indexmap::IndexMap;
 use serde_saphyr::Spanned;
 
-use super::registry_file::{ModeName, Model, RegistryFile, Sampling, Settings};
+use super::declared;
+use super::registry_file::{Declared, ModeName, Model, RegistryFile, Sampling, Settings};
 use super::{Problem, Problems};
 use crate::domain::{Bytes, ModelId};
 use crate::engine::{Choice, Engines, Footprint, LoadSpec};
@@ -66,6 +67,8 @@ pub struct ModelConfig {
     pub sampling: Sampling,
     pub choice: Choice,
     pub spec: LoadSpec,
+    /// Its file is not there: it can be planned, not loaded.
+    pub declared: bool,
     /// What a load will take, by the engine's own reckoning.
     pub estimate: Footprint,
 }
@@ -92,8 +95,21 @@ impl Catalog {
     /// # Errors
     /// All mistakes found.
     pub fn of(file: &RegistryFile, path: &Path, engines: &Engines) -> Result<Self, Problems> {
+        Self::with(Files::Needed, file, path, engines)
+    }
+
+    /// The same for a look ahead: where a model file is not there, what the registry declares of it
+    /// counts.
+    ///
+    /// # Errors
+    /// All mistakes found.
+    pub fn planned(file: &RegistryFile, path: &Path, engines: &Engines) -> Result<Self, Problems> {
+        Self::with(Files::MayBeDeclared, file, path, engines)
+    }
+
+    fn with(files: Files, file: &RegistryFile, path: &Path, engines: &Engines) -> Result<Self, Problems> {
         let directory = path.parent().unwrap_or_else(|| Path::new("."));
-        let mut check = Check { directory, engines, problems: Vec::new() };
+        let mut check = Check { directory, engines, files, problems: Vec::new() };
         let catalog = check.catalog(file);
         match check.problems.is_empty() {
             true => Ok(catalog),
@@ -107,10 +123,26 @@ impl Catalog {
     }
 }
 
+/// Whether model files have to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Needed,
+    MayBeDeclared,
+}
+
+/// What a model runs on.
+struct Found {
+    source: PathBuf,
+    summary: Option<Arc<Summary>>,
+    declared: bool,
+    choice: Choice,
+}
+
 /// One pass over a file that keeps going after a mistake.
 struct Check<'a> {
     directory: &'a Path,
     engines: &'a Engines,
+    files: Files,
     problems: Vec<Problem>,
 }
 
@@ -185,16 +217,16 @@ impl Check<'_> {
         }
         let engine = model.engine.as_ref().or(defaults.engine.as_ref());
         let engine_line = engine.map_or(line, |name| name.referenced.line());
-        let (source, summary, choice) = match engine.map_or("auto", |name| name.value.as_str()) {
+        let Found { source, summary, declared, choice } = match engine.map_or("auto", |name| name.value.as_str()) {
             fake @ crate::engine::fake::NAME => {
                 let Some(choice) = self.engines.named(fake) else {
                     let message = "the fake engine is not in this server";
                     self.problem(engine_line, format!("models.{id}.engine"), message);
                     return None;
                 };
-                (PathBuf::new(), None, choice)
+                Found { source: PathBuf::new(), summary: None, declared: false, choice }
             }
-            name => self.file(id, model, line, (name, engine_line))?,
+            name => self.file(id, model, defaults, line, (name, engine_line))?,
         };
         let spec = LoadSpec {
             model: id.into(),
@@ -204,35 +236,44 @@ impl Check<'_> {
             source,
             summary,
         };
-        Some(settle(id, model, defaults, choice, spec))
+        Some(ModelConfig { declared, ..settle(id, model, defaults, choice, spec) })
     }
 
     /// The model's file, its summary, and the engine that takes it; `engine` is the name asked for
     /// and its line.
-    fn file(
-        &mut self,
-        id: &str,
-        model: &Model,
-        line: u64,
-        engine: (&str, u64),
-    ) -> Option<(PathBuf, Option<Arc<Summary>>, Choice)> {
+    fn file(&mut self, id: &str, model: &Model, defaults: &Settings, line: u64, engine: (&str, u64)) -> Option<Found> {
         let Some(source) = &model.source else {
             self.problem(line, format!("models.{id}"), "`source` is missing: name the GGUF file");
             return None;
         };
         let file = self.directory.join(&source.value);
         let (name, engine_line) = engine;
-        let read = header_of(&file).map_err(|message| (source.referenced.line(), message));
-        let chosen = read.and_then(|summary| match self.engines.choose(name, &summary) {
-            Ok(choice) => Ok((summary, choice)),
+        let declared = model.declared.as_ref().or(defaults.declared.as_ref());
+        let read = self.look(&file, declared).map_err(|message| (source.referenced.line(), message));
+        let chosen = read.and_then(|(summary, declared)| match self.engines.choose(name, &summary) {
+            Ok(choice) => Ok((summary, declared, choice)),
             Err(message) => Err((engine_line, message)),
         });
         match chosen {
-            Ok((summary, choice)) => Some((file, Some(Arc::new(summary)), choice)),
+            Ok((summary, declared, choice)) => {
+                Some(Found { source: file, summary: Some(Arc::new(summary)), declared, choice })
+            }
             Err((line, message)) => {
                 self.problem(line, format!("models.{id}.source"), format!("{}: {message}", file.display()));
                 None
             }
+        }
+    }
+
+    /// What a file is like, and whether that is only declared.
+    fn look(&self, file: &Path, declared: Option<&Declared>) -> Result<(Summary, bool), String> {
+        let looked = header_of(file).map(|summary| (summary, false));
+        let (Err(message), false) = (&looked, file.exists()) else { return looked };
+        match (self.files, declared) {
+            (Files::MayBeDeclared, Some(declared)) => Ok((declared::summary(declared), true)),
+            (Files::MayBeDeclared, None) => Err(format!("{message}; to plan without it, write `declared`")),
+            (Files::Needed, Some(_)) => Err(format!("{message}; `declared` serves `validate` only")),
+            (Files::Needed, None) => looked,
         }
     }
 
@@ -328,6 +369,7 @@ fn settle(id: &str, model: &Model, defaults: &Settings, choice: Choice, spec: Lo
         estimate: choice.engine.estimate(&spec),
         choice,
         spec,
+        declared: false,
     }
 }
 

@@ -25,14 +25,30 @@ fn row(config: &ModelConfig) -> [String; 9] {
     [
         config.id.to_string(),
         config.choice.engine.name().to_owned(),
-        kind.map_or_else(|| "-".to_owned(), |kind| kind.to_string()),
+        match kind {
+            None => "-".to_owned(),
+            Some(kind) if config.declared => format!("{kind} (declared)"),
+            Some(kind) => kind.to_string(),
+        },
         config.spec.context.to_string(),
         start(config).to_owned(),
         Bytes::b(estimate.weights_mapped.saturating_add(estimate.weights_private)).to_string(),
-        Bytes::b(estimate.kv).to_string(),
+        keys_and_values(config),
         Bytes::b(estimate.scratch.saturating_add(estimate.tables)).to_string(),
         Bytes::b(estimate.total()).to_string(),
     ]
+}
+
+/// What they take of the model's own memory, or a token of the pool that all share.
+fn keys_and_values(config: &ModelConfig) -> String {
+    match pooled(config) {
+        0 => Bytes::b(config.estimate.kv).to_string(),
+        token => format!("{}/token", Bytes::b(token)),
+    }
+}
+
+fn pooled(config: &ModelConfig) -> u64 {
+    config.choice.engine.pooled_per_token(&config.spec)
 }
 
 fn start(config: &ModelConfig) -> &'static str {
@@ -53,15 +69,26 @@ fn verdict(catalog: &Catalog) -> String {
         true => "all models fit together".to_owned(),
         false => format!("all together would need {}: idle models make room for others", Bytes::b(all)),
     };
-    let pool = match catalog.kv_pool {
+    let declared = match catalog.models.values().filter(|config| config.declared).count() {
         0 => String::new(),
-        pool => format!(" beside a pool of {} for keys and values", Bytes::b(pool)),
+        files => format!("\nNot there yet: {files} of the files; their sizes are as declared, and `serve` needs them."),
     };
     format!(
-        "mode {}, models: {}; budget {}{pool}, at start {}, {together}.",
+        "mode {}, models: {}; budget {}{}, at start {}, {together}.{declared}",
         catalog.mode.as_str(),
         catalog.models.len(),
         Bytes::b(catalog.budget),
+        pool(catalog),
         Bytes::b(start),
     )
+}
+
+/// The pool, and how many tokens it holds of the models that need the most for one.
+fn pool(catalog: &Catalog) -> String {
+    if catalog.kv_pool == 0 {
+        return String::new();
+    }
+    let most = catalog.models.values().map(|config| pooled(config)).max().unwrap_or(0);
+    let tokens = catalog.kv_pool.checked_div(most).map_or_else(String::new, |tokens| format!(" ({tokens} tokens)"));
+    format!(" beside a pool of {} for keys and values{tokens}", Bytes::b(catalog.kv_pool))
 }

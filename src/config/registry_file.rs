@@ -1,21 +1,27 @@
 //! `model-registry.yaml` as it is written. Unknown keys, duplicate keys and wrong types are errors
 //! with their line; what the values mean is decided in [`super::catalog`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gguf::TensorType;
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
 use super::Problems;
+use super::schema::{Size, Time};
 use crate::domain::Bytes;
 use crate::engine::KvType;
 
-/// The whole file.
-#[derive(Debug, Deserialize)]
+/// The models a pensieve server knows, and what they may take. Reference: docs/MODEL-REGISTRY.md.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryFile {
+    /// The version of this format: 1.
+    #[schemars(with = "u32", range(min = 1, max = 1))]
     pub version: Spanned<u32>,
     #[serde(default)]
     pub mode: ModeName,
@@ -23,34 +29,47 @@ pub struct RegistryFile {
     pub memory: Memory,
     #[serde(default)]
     pub defaults: Settings,
+    /// The models by id.
+    #[schemars(with = "BTreeMap<String, Model>", length(min = 1))]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-zA-Z0-9._:/-]{1,64}$"}))]
     pub models: IndexMap<String, Spanned<Model>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// Which of the two servers this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ModeName {
+    /// All models under the budget.
     #[default]
     Fleet,
+    /// One model, preloaded.
     Single,
 }
 
 /// `single:`, what `mode: single` serves.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Single {
+    /// The model; may be left out where only one is listed.
+    #[schemars(with = "Option<String>")]
     pub model: Option<Spanned<String>>,
+    /// Its `sequences` in that mode.
     pub sequences: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What models may take.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// Bytes that models may take together.
+    #[schemars(with = "Size")]
     pub budget: Spanned<Bytes>,
     /// Bytes of the budget kept free for everything that is no model.
     #[serde(default = "no_bytes")]
+    #[schemars(with = "Option<Size>")]
     pub headroom: Bytes,
     /// Bytes of the budget for keys and values of all models of the `paged` engine.
+    #[schemars(with = "Option<Size>")]
     pub kv_pool: Option<Bytes>,
 }
 
@@ -62,33 +81,50 @@ impl Memory {
 }
 
 /// Keys that `defaults:` and every model share; a model's own win.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// `auto`, which takes the first engine that can run the model, or one by name.
+    #[schemars(with = "Option<String>")]
     pub engine: Option<Spanned<String>>,
+    /// Tokens of prompt and answer together.
+    #[schemars(with = "Option<u32>", range(min = 1))]
     pub context: Option<Spanned<u32>>,
+    /// Sequences at once.
+    #[schemars(with = "Option<u32>", range(min = 1))]
     pub sequences: Option<Spanned<u32>>,
+    /// What the `paged` engine keeps keys and values as.
     pub kv_type: Option<KvType>,
     #[serde(default)]
     pub queue: Queue,
+    /// A load that takes longer has failed.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<Time>")]
     pub load_timeout: Option<Duration>,
+    /// How long requests may still run when the model is to leave.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<Time>")]
     pub drain_timeout: Option<Duration>,
     #[serde(default)]
     pub sampling: Sampling,
+    pub declared: Option<Declared>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Where requests wait for their model.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
+    /// Requests that may wait; one more is answered 429.
+    #[schemars(with = "Option<u32>", range(min = 1))]
     pub depth: Option<Spanned<u32>>,
+    /// How long one may wait, its model's load included.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<Time>")]
     pub timeout: Option<Duration>,
 }
 
 /// What a request that does not say gets.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
     pub temperature: Option<f32>,
@@ -99,13 +135,17 @@ pub struct Sampling {
 }
 
 /// One entry of `models:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// The GGUF file, relative to the registry file.
+    #[schemars(with = "Option<String>")]
     pub source: Option<Spanned<PathBuf>>,
+    /// Shown by `GET /v1/models`.
     pub description: Option<String>,
+    /// Other names that requests may use.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub aliases: Vec<Spanned<String>>,
     /// Loaded at start; the server is ready once all of these are.
     #[serde(default)]
@@ -114,18 +154,55 @@ pub struct Model {
     #[serde(default)]
     pub pin: bool,
     // The shared keys stand here once more, because serde cannot flatten and refuse unknown keys.
+    #[schemars(with = "Option<String>")]
     pub engine: Option<Spanned<String>>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
     pub context: Option<Spanned<u32>>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
     pub sequences: Option<Spanned<u32>>,
     pub kv_type: Option<KvType>,
     #[serde(default)]
     pub queue: Queue,
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<Time>")]
     pub load_timeout: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<Time>")]
     pub drain_timeout: Option<Duration>,
     #[serde(default)]
     pub sampling: Sampling,
+    pub declared: Option<Declared>,
+}
+
+/// What a file is like that is not there yet, for `pensieve validate` to plan with. `serve` wants the
+/// file, and where it is there it is looked at instead.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    /// Bytes of the file.
+    #[schemars(with = "Size")]
+    pub weights: Bytes,
+    /// The type of most of its tensors, for example `Q3_K`.
+    #[serde(rename = "type", deserialize_with = "tensor_type")]
+    #[schemars(with = "String")]
+    pub kind: TensorType,
+    /// `general.architecture` of the file.
+    #[serde(default = "llama")]
+    pub architecture: String,
+    /// Layers.
+    pub layers: u32,
+    /// Width of the hidden state.
+    pub embedding: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key/value heads.
+    pub kv_heads: u32,
+    /// Width of one head.
+    pub head: u32,
+    /// Tokens in the vocabulary.
+    pub vocabulary: u32,
+    /// Tokens that the model was made for; without it, as many as the registry asks for.
+    pub context: Option<u32>,
 }
 
 impl RegistryFile {
@@ -175,6 +252,17 @@ fn short(message: &str) -> String {
 
 fn no_bytes() -> Bytes {
     Bytes::b(0)
+}
+
+fn llama() -> String {
+    "llama".to_owned()
+}
+
+/// A tensor type by its name.
+fn tensor_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TensorType, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    TensorType::named(&name)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{name}` is no tensor type: write one such as Q3_K or Q8_0")))
 }
 
 /// Times as `30s`, `10m`, `1h 30m`.

@@ -41,6 +41,12 @@ pub trait Engine: Send + Sync + 'static {
     /// What a load would take, computed from the header alone; nothing is read or allocated.
     fn estimate(&self, spec: &LoadSpec) -> Footprint;
 
+    /// Bytes that one token's keys and values take in a pool that all models of this engine share; 0
+    /// where each model has its own.
+    fn pooled_per_token(&self, _spec: &LoadSpec) -> u64 {
+        0
+    }
+
     /// Loads a model. Long and partly blocking work runs on threads of its own; dropping the
     /// future gives the memory back.
     ///

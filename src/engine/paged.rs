@@ -67,16 +67,20 @@ impl Engine for Paged {
         }
     }
 
+    fn pooled_per_token(&self, spec: &LoadSpec) -> u64 {
+        let each = |model: &Arc<gguf::Summary>| {
+            let (layers, kv_heads, head) = (model.layers, model.kv_heads, model.key_length);
+            paged_engine::kv::bytes_per_token(layers, kv_heads, head, kind(spec.kv_type))
+        };
+        spec.summary.as_ref().map_or(0, each)
+    }
+
     async fn load(&self, spec: LoadSpec) -> Result<Arc<dyn LoadedModel>, Error> {
         let estimate = self.estimate(&spec);
         let engine = self.engine.clone();
         let loading = tokio::task::spawn_blocking(move || {
             let (context, sequences) = (spec.context as usize, spec.sequences as usize);
-            let kv = match spec.kv_type {
-                KvType::F16 => paged_engine::KvType::F16,
-                KvType::Q8_0 => paged_engine::KvType::Q8_0,
-            };
-            let options = LoadOptions { context, sequences, kv, ..LoadOptions::default() };
+            let options = LoadOptions { context, sequences, kv: kind(spec.kv_type), ..LoadOptions::default() };
             let model = engine.load(&spec.source, options).map_err(load_error)?;
             let Chat { template, start, end } = model.chat();
             let chat = ChatTemplate::given(template.as_deref(), start, end);
@@ -85,6 +89,13 @@ impl Engine for Paged {
         });
         let model: Model = loading.await.map_err(|error| Error::Load(format!("loading panicked: {error}")))??;
         Ok(Arc::new(model))
+    }
+}
+
+fn kind(asked: KvType) -> paged_engine::KvType {
+    match asked {
+        KvType::F16 => paged_engine::KvType::F16,
+        KvType::Q8_0 => paged_engine::KvType::Q8_0,
     }
 }
 

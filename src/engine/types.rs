@@ -35,7 +35,7 @@ pub struct LoadSpec {
 }
 
 /// What keys and values are kept as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KvType {
     /// Half precision.

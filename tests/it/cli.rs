@@ -55,6 +55,28 @@ fn registry(yaml: &str) -> (TempDir, String) {
 }
 
 #[test]
+fn a_plan_needs_no_files_where_sizes_are_declared_and_a_server_does() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/registries/fleet-20gb.yaml");
+    let planned = run(&["validate", "--registry", file]);
+    assert_eq!(planned.status.code(), Some(0), "{}", stderr(&planned));
+    let table = stdout(&planned);
+    assert_eq!(table.matches("Q3_K (declared)").count(), 20, "{table}");
+    assert!(table.contains("all models fit together"), "{table}");
+    assert!(table.contains("Not there yet: 20 of the files"), "{table}");
+    let served = run(&["serve", "--registry", file]);
+    assert_eq!(served.status.code(), Some(64));
+    assert_eq!(stderr(&served).matches("`declared` serves `validate` only").count(), 20, "{}", stderr(&served));
+}
+
+#[test]
+fn a_missing_file_without_declared_sizes_is_told_how_to_plan() {
+    let (_directory, file) = registry(BAD);
+    let output = run(&["validate", "--registry", &file]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("to plan without it, write `declared`"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_reader_that_has_read_enough_ends_the_program_quietly() {
     let (_directory, file) = registry(GOOD);
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/add.Q3_K_M.gguf");

@@ -23,6 +23,7 @@ mod mistralrs;
 mod models;
 mod openapi;
 mod registry_file;
+mod schema;
 mod shutdown;
 mod streaming;
 mod support;

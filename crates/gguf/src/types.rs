@@ -87,6 +87,11 @@ impl TensorType {
         TABLE.iter().find(|row| row.1 == id).map(|row| row.0)
     }
 
+    /// The type of this name, in capitals or not.
+    pub fn named(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.2.eq_ignore_ascii_case(name)).map(|row| row.0)
+    }
+
     /// The id that stands in the file.
     pub fn id(self) -> u32 {
         self.row().1
@@ -128,6 +133,7 @@ mod tests {
         for (index, row) in TABLE.iter().enumerate() {
             assert_eq!(row.0 as usize, index, "{}", row.2);
             assert_eq!(format!("{:?}", row.0), row.2);
+            assert_eq!(TensorType::named(&row.2.to_lowercase()), Some(row.0));
             assert_eq!(TensorType::from_id(row.1), Some(row.0));
         }
     }

@@ -26,6 +26,17 @@ pub enum KvType {
     Q8_0,
 }
 
+/// Bytes that the keys and values of one token take in the pool, from what a header says.
+pub fn bytes_per_token(layers: u64, kv_heads: u64, head: u64, kind: KvType) -> u64 {
+    let numbers = head.saturating_add(head.div_ceil(LANES as u64).saturating_mul(LANES as u64));
+    let scales = head.div_ceil(SCALED as u64).saturating_mul(2);
+    let each = match kind {
+        KvType::F16 => numbers.saturating_mul(2),
+        KvType::Q8_0 => numbers.saturating_add(scales.saturating_mul(2)),
+    };
+    layers.saturating_mul(kv_heads).saturating_mul(each)
+}
+
 /// The shape of a model's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {

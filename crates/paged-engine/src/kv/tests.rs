@@ -304,6 +304,14 @@ fn a_block_takes_the_bytes_its_layout_says() {
     assert_eq!(layout(KvType::Q8_0, 80).block_bytes(), 3 * 2 * 2 * 16 * (80 + 3 * 2));
 }
 
+#[test]
+fn a_token_takes_a_sixteenth_of_its_block_by_the_header_too() {
+    for (kind, head) in [(KvType::F16, 64), (KvType::F16, 72), (KvType::Q8_0, 64), (KvType::Q8_0, 80)] {
+        let bytes = super::bytes_per_token(3, 2, head as u64, kind);
+        assert_eq!(bytes * BLOCK as u64, layout(kind, head).block_bytes(), "{kind:?} {head}");
+    }
+}
+
 /// One number of a plane, as a float.
 fn number(plane: Plane<'_>, row: usize, lane: usize, token: usize, place: usize) -> f32 {
     match plane {
