@@ -17,6 +17,7 @@ mod engines;
 mod errors;
 mod extras;
 mod faults;
+mod fleet;
 mod health;
 #[cfg(feature = "mistralrs")]
 mod mistralrs;

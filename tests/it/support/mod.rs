@@ -18,7 +18,6 @@ pub use server::{Setup, TestServer};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The engines with which `serve` would run this registry file.
-#[cfg(feature = "mistralrs")]
 pub fn real_engines(registry: &std::path::Path) -> pensieve::engine::Engines {
     let file = pensieve::config::registry_file::RegistryFile::read(registry).unwrap();
     let kernels = paged_engine::kernels::Kernels::best();
