@@ -1,16 +1,19 @@
 //! What the registry file means: every model checked, every default filled in.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gguf::{Header, Summary};
+use gguf::Summary;
 use indexmap::IndexMap;
 use serde_saphyr::Spanned;
 
-use super::declared;
-use super::registry_file::{Declared, ModeName, Model, RegistryFile, Sampling, Settings};
+pub use self::file::header_of;
+use self::file::{Files, Found};
+use super::registry_file::{ModeName, Model, RegistryFile, Sampling, Settings};
 use super::{Problem, Problems};
 use crate::domain::{Bytes, ModelId};
 use crate::engine::{Choice, Engines, Footprint, LoadSpec};
@@ -123,21 +126,6 @@ impl Catalog {
     }
 }
 
-/// Whether model files have to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Files {
-    Needed,
-    MayBeDeclared,
-}
-
-/// What a model runs on.
-struct Found {
-    source: PathBuf,
-    summary: Option<Arc<Summary>>,
-    declared: bool,
-    choice: Choice,
-}
-
 /// One pass over a file that keeps going after a mistake.
 struct Check<'a> {
     directory: &'a Path,
@@ -165,8 +153,8 @@ impl Check<'_> {
             if let Some(mut config) = self.model(id, &entry.value, entry.referenced.line(), &file.defaults) {
                 if file.mode == ModeName::Single {
                     config.preload = true;
-                    if let Some(sequences) = file.single.as_ref().and_then(|single| single.sequences) {
-                        config.spec.sequences = sequences;
+                    if let Some(sequences) = file.single.as_ref().and_then(|single| single.sequences.as_ref()) {
+                        config.spec.sequences = self.at_least_one(sequences, "single.sequences");
                     }
                     config.estimate = config.choice.engine.estimate(&config.spec);
                 }
@@ -239,44 +227,6 @@ impl Check<'_> {
         Some(ModelConfig { declared, ..settle(id, model, defaults, choice, spec) })
     }
 
-    /// The model's file, its summary, and the engine that takes it; `engine` is the name asked for
-    /// and its line.
-    fn file(&mut self, id: &str, model: &Model, defaults: &Settings, line: u64, engine: (&str, u64)) -> Option<Found> {
-        let Some(source) = &model.source else {
-            self.problem(line, format!("models.{id}"), "`source` is missing: name the GGUF file");
-            return None;
-        };
-        let file = self.directory.join(&source.value);
-        let (name, engine_line) = engine;
-        let declared = model.declared.as_ref().or(defaults.declared.as_ref());
-        let read = self.look(&file, declared).map_err(|message| (source.referenced.line(), message));
-        let chosen = read.and_then(|(summary, declared)| match self.engines.choose(name, &summary) {
-            Ok(choice) => Ok((summary, declared, choice)),
-            Err(message) => Err((engine_line, message)),
-        });
-        match chosen {
-            Ok((summary, declared, choice)) => {
-                Some(Found { source: file, summary: Some(Arc::new(summary)), declared, choice })
-            }
-            Err((line, message)) => {
-                self.problem(line, format!("models.{id}.source"), format!("{}: {message}", file.display()));
-                None
-            }
-        }
-    }
-
-    /// What a file is like, and whether that is only declared.
-    fn look(&self, file: &Path, declared: Option<&Declared>) -> Result<(Summary, bool), String> {
-        let looked = header_of(file).map(|summary| (summary, false));
-        let (Err(message), false) = (&looked, file.exists()) else { return looked };
-        match (self.files, declared) {
-            (Files::MayBeDeclared, Some(declared)) => Ok((declared::summary(declared), true)),
-            (Files::MayBeDeclared, None) => Err(format!("{message}; to plan without it, write `declared`")),
-            (Files::Needed, Some(_)) => Err(format!("{message}; `declared` serves `validate` only")),
-            (Files::Needed, None) => looked,
-        }
-    }
-
     fn context(&mut self, id: &str, model: &Model, defaults: &Settings, summary: Option<&Summary>) -> u32 {
         let most = summary.map_or(u32::MAX, |summary| u32::try_from(summary.context_length).unwrap_or(u32::MAX));
         let asked = model.context.as_ref();
@@ -292,10 +242,14 @@ impl Check<'_> {
 
     fn sequences(&mut self, id: &str, model: &Model, defaults: &Settings) -> u32 {
         let asked = model.sequences.as_ref().or(defaults.sequences.as_ref());
-        if let Some(zero) = asked.filter(|asked| asked.value == 0) {
-            self.problem(zero.referenced.line(), format!("models.{id}.sequences"), "must be at least 1");
+        asked.map_or(DEFAULT_SEQUENCES, |asked| self.at_least_one(asked, format!("models.{id}.sequences")))
+    }
+
+    fn at_least_one(&mut self, asked: &Spanned<u32>, path: impl Into<String>) -> u32 {
+        if asked.value == 0 {
+            self.problem(asked.referenced.line(), path, "must be at least 1");
         }
-        asked.map_or(DEFAULT_SEQUENCES, |asked| asked.value)
+        asked.value
     }
 
     fn queue(&mut self, id: &str, model: &Model, defaults: &Settings) {
@@ -386,18 +340,6 @@ impl Sampling {
             min_p: self.min_p.or(below.min_p),
             repetition_penalty: self.repetition_penalty.or(below.repetition_penalty),
         }
-    }
-}
-
-/// The summary of a GGUF file, or what is wrong with the file and what to do.
-pub fn header_of(file: &Path) -> Result<Summary, String> {
-    match Header::read(file).and_then(|header| Summary::of(&header)) {
-        Ok(summary) => Ok(summary),
-        Err(gguf::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("the file is not there: correct `source`, which is relative to the registry file".into())
-        }
-        Err(error @ gguf::Error::Truncated { .. }) => Err(format!("{error}: download or copy it again")),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A model whose file is not there, as the registry file declares it: what its header would say.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use gguf::Summary;
 
@@ -12,18 +13,18 @@ const TOKEN_BYTES: u64 = 8;
 /// The summary of such a file. What is not declared is as in most files of that kind: one type for all
 /// tensors, a byte-level vocabulary with a merge for each token.
 pub fn summary(declared: &Declared) -> Summary {
-    let (weights, vocabulary) = (declared.weights.as_u64(), u64::from(declared.vocabulary));
+    let (weights, vocabulary) = (declared.weights.as_u64(), number(declared.vocabulary));
     Summary {
         architecture: declared.architecture.clone(),
         name: None,
-        context_length: u64::from(declared.context.unwrap_or(u32::MAX)),
-        layers: declared.layers.into(),
-        embedding: declared.embedding.into(),
-        heads: declared.heads.into(),
-        kv_heads: declared.kv_heads.into(),
+        context_length: number(declared.context.unwrap_or(NonZeroU32::MAX)),
+        layers: number(declared.layers),
+        embedding: number(declared.embedding),
+        heads: number(declared.heads),
+        kv_heads: number(declared.kv_heads),
         kv_heads_vary: false,
-        key_length: declared.head.into(),
-        value_length: declared.head.into(),
+        key_length: number(declared.head),
+        value_length: number(declared.head),
         vocabulary,
         token_bytes: vocabulary.saturating_mul(TOKEN_BYTES),
         merges: vocabulary,
@@ -38,4 +39,8 @@ pub fn summary(declared: &Declared) -> Summary {
         vector_bytes: 0,
         file_len: weights,
     }
+}
+
+fn number(declared: NonZeroU32) -> u64 {
+    declared.get().into()
 }

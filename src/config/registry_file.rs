@@ -2,6 +2,7 @@
 //! with their line; what the values mean is decided in [`super::catalog`].
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ pub struct Single {
     #[schemars(with = "Option<String>")]
     pub model: Option<Spanned<String>>,
     /// Its `sequences` in that mode.
-    pub sequences: Option<u32>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub sequences: Option<Spanned<u32>>,
 }
 
 /// What models may take.
@@ -190,19 +192,19 @@ pub struct Declared {
     #[serde(default = "llama")]
     pub architecture: String,
     /// Layers.
-    pub layers: u32,
+    pub layers: NonZeroU32,
     /// Width of the hidden state.
-    pub embedding: u32,
+    pub embedding: NonZeroU32,
     /// Query heads.
-    pub heads: u32,
+    pub heads: NonZeroU32,
     /// Key/value heads.
-    pub kv_heads: u32,
+    pub kv_heads: NonZeroU32,
     /// Width of one head.
-    pub head: u32,
+    pub head: NonZeroU32,
     /// Tokens in the vocabulary.
-    pub vocabulary: u32,
+    pub vocabulary: NonZeroU32,
     /// Tokens that the model was made for; without it, as many as the registry asks for.
-    pub context: Option<u32>,
+    pub context: Option<NonZeroU32>,
 }
 
 impl RegistryFile {

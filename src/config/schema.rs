@@ -21,14 +21,11 @@ pub fn document() -> Value {
 
 /// Keys that `defaults:` and models share are described at the former; the latter get the same.
 fn describe_once(schema: &mut Value) {
-    for (shared, own) in [("Settings", "Model")] {
-        let properties = |name: &str| format!("/definitions/{name}/properties");
-        let from = schema.pointer(&properties(shared)).cloned().unwrap_or_default();
-        let Some(Value::Object(keys)) = schema.pointer_mut(&properties(own)) else { continue };
-        for (key, value) in keys.iter_mut() {
-            if let (Value::Object(value), Some(text)) = (value, from.pointer(&format!("/{key}/description"))) {
-                value.entry("description").or_insert_with(|| text.clone());
-            }
+    let shared = schema["definitions"]["Settings"]["properties"].clone();
+    let Value::Object(own) = &mut schema["definitions"]["Model"]["properties"] else { return };
+    for (key, value) in own {
+        if let (Value::Object(value), Some(text)) = (value, shared[key].get("description")) {
+            value.entry("description").or_insert_with(|| text.clone());
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paged_engine::kernels::Kernels;
+use paged_engine::kv::Layout;
 use paged_engine::{Chat, Event, LoadOptions, Options, Reason, Request, Sink};
 
 use super::chat_template::ChatTemplate;
@@ -68,11 +69,12 @@ impl Engine for Paged {
     }
 
     fn pooled_per_token(&self, spec: &LoadSpec) -> u64 {
-        let each = |model: &Arc<gguf::Summary>| {
-            let (layers, kv_heads, head) = (model.layers, model.kv_heads, model.key_length);
-            paged_engine::kv::bytes_per_token(layers, kv_heads, head, kind(spec.kv_type))
+        let layout = |model: &Arc<gguf::Summary>| {
+            let [layers, kv_heads, head] = [model.layers, model.kv_heads, model.key_length]
+                .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+            Layout { kind: kind(spec.kv_type), layers, kv_heads, head }
         };
-        spec.summary.as_ref().map_or(0, each)
+        spec.summary.as_ref().map_or(0, |model| layout(model).token_bytes())
     }
 
     async fn load(&self, spec: LoadSpec) -> Result<Arc<dyn LoadedModel>, Error> {

@@ -123,8 +123,14 @@ impl Resident {
         let started = Instant::now();
         let limits =
             Limits { sequences: self.most, prompt_tokens: self.pace.prompt_tokens(self.rhythm().and(terms.rhythm)) };
-        let mut copies = if terms.admit { self.admit(limits) } else { Vec::new() };
-        let work = self.with_room(plan(&self.standings(), limits), &mut copies);
+        let ready = if terms.admit { self.admit(limits, device) } else { Ok(()) };
+        let work = match ready.and_then(|()| self.with_room(plan(&self.standings(), limits), device)) {
+            Ok(work) => work,
+            Err(error) => {
+                self.end(&error);
+                return 0;
+            }
+        };
         if work.is_empty() {
             return 0;
         }
@@ -133,7 +139,7 @@ impl Resident {
         let tokens = work.iter().map(|(_, count)| count).sum::<usize>();
         // A bug in a kernel must not take the other models along.
         let step = catch_unwind(AssertUnwindSafe(|| {
-            self.compute(&work, &copies, device, logits)?;
+            self.compute(&work, device, logits)?;
             self.advance(&work, device, logits);
             Ok(())
         }));
@@ -154,19 +160,31 @@ impl Resident {
         tokens
     }
 
-    /// Lets in who waits, while there is room; gives the blocks to copy (from, to). Who runs keeps a
-    /// block each to grow into.
-    fn admit(&mut self, limits: Limits) -> Vec<(BlockId, BlockId)> {
-        let mut copies = Vec::new();
+    /// Lets in who waits, while there is room. Who runs keeps a block each to grow into.
+    fn admit(&mut self, limits: Limits, device: &mut dyn Device) -> Result<(), Error> {
         while let Some(at) = next_in(&self.with_held(), limits) {
             let (spare, live) = (self.holders(), self.live_prefix(at));
             let live = live.map(|(other, common)| (self.sequences[other].fork(common), common));
             let Some(admitted) = self.sequences[at].admit(spare, live) else { break };
             self.shared.counts.prefix_queries.fetch_add(admitted.asked as u64, Ordering::Relaxed);
             self.shared.counts.prefix_hits.fetch_add(admitted.found as u64, Ordering::Relaxed);
-            copies.extend(admitted.copies);
+            self.copy(&admitted.copies, device)?;
         }
-        copies
+        Ok(())
+    }
+
+    /// Copies blocks (from, to) before anybody can give them up.
+    fn copy(&self, blocks: &[(BlockId, BlockId)], device: &mut dyn Device) -> Result<(), Error> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        self.drop_freed(device);
+        device.copy(self.key, blocks)
+    }
+
+    /// What was given up for new blocks goes before they come: the budget is never exceeded.
+    fn drop_freed(&self, device: &mut dyn Device) {
+        device.drop_blocks(&self.share.take_freed());
     }
 
     /// The standings, in which those are held that would have more of their tokens for nothing if
@@ -193,13 +211,17 @@ impl Resident {
     }
 
     /// The part of the work that has blocks, in the order of the sequences.
-    fn with_room(&mut self, planned: Vec<(usize, usize)>, copies: &mut Vec<(BlockId, BlockId)>) -> Vec<(usize, usize)> {
+    fn with_room(
+        &mut self,
+        planned: Vec<(usize, usize)>,
+        device: &mut dyn Device,
+    ) -> Result<Vec<(usize, usize)>, Error> {
         let mut work: Vec<(usize, usize)> = Vec::new();
         let mut given_up = Vec::new();
         for (at, count) in planned {
             while !given_up.contains(&at) {
-                if let Some(more) = self.sequences[at].reserve(count) {
-                    copies.extend(more);
+                if let Some(copies) = self.sequences[at].reserve(count) {
+                    self.copy(&copies, device)?;
                     work.push((at, count));
                     break;
                 }
@@ -210,21 +232,11 @@ impl Resident {
             }
         }
         work.sort_unstable();
-        work
+        Ok(work)
     }
 
-    fn compute(
-        &mut self,
-        work: &[(usize, usize)],
-        copies: &[(BlockId, BlockId)],
-        device: &mut dyn Device,
-        logits: &mut Buffer,
-    ) -> Result<(), Error> {
-        // What was given up for the new blocks goes before they come: the budget is never exceeded.
-        let freed = self.share.take_freed();
-        device.drop_blocks(&freed);
-        let copies = copies.iter().copied().filter(|(_, to)| !freed.contains(to));
-        device.copy(self.key, &copies.collect::<Vec<_>>())?;
+    fn compute(&mut self, work: &[(usize, usize)], device: &mut dyn Device, logits: &mut Buffer) -> Result<(), Error> {
+        self.drop_freed(device);
         let batch = self.batch(work);
         let tables = work.iter().map(|(at, count)| self.sequences[*at].blocks_of_next(*count)).collect();
         device.forward(self.key, &batch, tables, logits)

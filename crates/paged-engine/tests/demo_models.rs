@@ -2,22 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 
 use decoding::Sampling;
-use paged_engine::{Engine, Error, Event, LoadOptions, Model, Options, Reason, Request, Sink};
-
-struct Forward(Sender<Event>);
-
-impl Sink for Forward {
-    fn send(&mut self, event: Event) -> bool {
-        self.0.send(event).is_ok()
-    }
-    fn is_closed(&self) -> bool {
-        false
-    }
-}
+use paged_engine::{Engine, Error, Event, LoadOptions, Model, Options, Reason, Request};
+use support::Forward;
 
 fn engine(kv_bytes: u64) -> Engine {
     Engine::start(Options { threads: 2, kv_bytes, ..Options::default() }).unwrap()

@@ -7,30 +7,19 @@
 mod support;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 
 use decoding::Sampling;
 use gguf::TensorType;
-use paged_engine::{Engine, Event, LoadOptions, Model, Options, Request, Sink};
-use support::TempFile;
+use paged_engine::{Engine, Event, LoadOptions, Model, Options, Request};
+use support::{Forward, TempFile};
 use synthetic::{Quant, Shape};
 
 const MIB: u64 = 1 << 20;
 
 /// Two tests at once would count each other's memory.
 static ALONE: Mutex<()> = Mutex::new(());
-
-struct Forward(Sender<Event>);
-
-impl Sink for Forward {
-    fn send(&mut self, event: Event) -> bool {
-        self.0.send(event).is_ok()
-    }
-    fn is_closed(&self) -> bool {
-        false
-    }
-}
 
 /// What the system counts for one mapping or for all of them, in bytes.
 #[derive(Clone, Copy, Debug, Default)]

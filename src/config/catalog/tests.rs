@@ -104,6 +104,18 @@ fn single_mode_keeps_one_model_and_preloads_it() {
     assert!(house.problems(&format!("version: 1\nmode: single\n{models}")).contains("several models are listed"));
     let missing = house.problems(&format!("version: 1\nmode: single\nsingle: {{ model: c }}\n{models}"));
     assert_eq!(missing, "registry.yaml:3: single.model: there is no model `c`");
+    let none = house.problems(&format!("version: 1\nmode: single\nsingle: {{ model: b, sequences: 0 }}\n{models}"));
+    assert_eq!(none, "registry.yaml:3: single.sequences: must be at least 1");
+}
+
+#[test]
+fn what_is_declared_of_a_file_is_no_nothing() {
+    let declared = "weights: 1MB, type: Q3_K, layers: 1, embedding: 1, heads: 1, kv_heads: 1, head: 0, vocabulary: 1";
+    let yaml = format!(
+        "version: 1\nmemory: {{ budget: 1GiB }}\nmodels:\n  a: {{ source: gone.gguf, declared: {{ {declared} }} }}\n"
+    );
+    let problem = House::new().problems(&yaml);
+    assert!(problem.contains("nonzero"), "{problem}");
 }
 
 #[test]

@@ -58,13 +58,7 @@ pub(super) use compiled_for;
 
 #[inline(always)]
 pub(super) fn panel256(panel: &mut Panel256, floats: &[f32], width: usize) {
-    let mut codes = [[0; K]; PANEL];
-    let mut scales = [0.0; PANEL];
-    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
-        if let Some(floats) = floats.first_chunk::<K>() {
-            scales[row] = quantize(floats, &mut codes[row]);
-        }
-    }
+    let (codes, scales) = quantized::<K>(floats, width);
     panel.scales = scales;
     interleave(&codes, &mut panel.codes);
     for (row, codes) in codes.iter().enumerate() {
@@ -87,13 +81,7 @@ pub(super) fn panel256(panel: &mut Panel256, floats: &[f32], width: usize) {
 
 #[inline(always)]
 pub(super) fn panel32(panel: &mut Panel32, floats: &[f32], width: usize) {
-    let mut codes = [[0; SMALL]; PANEL];
-    let mut scales = [0.0; PANEL];
-    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
-        if let Some(floats) = floats.first_chunk::<SMALL>() {
-            scales[row] = quantize(floats, &mut codes[row]);
-        }
-    }
+    let (codes, scales) = quantized::<SMALL>(floats, width);
     panel.scales = scales;
     interleave(&codes, &mut panel.codes);
     for (row, codes) in codes.iter().enumerate() {
@@ -101,6 +89,18 @@ pub(super) fn panel32(panel: &mut Panel32, floats: &[f32], width: usize) {
         panel.offsets[row] = -128 * sum;
         panel.sums[row] = scales[row] * sum as f32;
     }
+}
+
+/// The codes of a panel's rows, and their scales.
+#[inline(always)]
+fn quantized<const N: usize>(floats: &[f32], width: usize) -> ([[i8; N]; PANEL], [f32; PANEL]) {
+    let (mut codes, mut scales) = ([[0; N]; PANEL], [0.0; PANEL]);
+    for (row, floats) in floats.chunks(width).take(PANEL).enumerate() {
+        if let Some(floats) = floats.first_chunk() {
+            scales[row] = quantize(floats, &mut codes[row]);
+        }
+    }
+    (codes, scales)
 }
 
 /// Four codes of each row side by side.

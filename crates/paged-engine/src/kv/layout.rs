@@ -26,17 +26,6 @@ pub enum KvType {
     Q8_0,
 }
 
-/// Bytes that the keys and values of one token take in the pool, from what a header says.
-pub fn bytes_per_token(layers: u64, kv_heads: u64, head: u64, kind: KvType) -> u64 {
-    let numbers = head.saturating_add(head.div_ceil(LANES as u64).saturating_mul(LANES as u64));
-    let scales = head.div_ceil(SCALED as u64).saturating_mul(2);
-    let each = match kind {
-        KvType::F16 => numbers.saturating_mul(2),
-        KvType::Q8_0 => numbers.saturating_add(scales.saturating_mul(2)),
-    };
-    layers.saturating_mul(kv_heads).saturating_mul(each)
-}
-
 /// The shape of a model's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -55,12 +44,17 @@ impl Layout {
     /// Bytes of one block: 16 tokens, all layers, keys and values.
     pub fn block_bytes(&self) -> u64 {
         let (halves, codes) = self.rows();
-        (LANES * (2 * halves + codes)) as u64
+        LANES.saturating_mul(halves.saturating_mul(2).saturating_add(codes)) as u64
+    }
+
+    /// Bytes of one token's part of a block.
+    pub fn token_bytes(&self) -> u64 {
+        self.block_bytes() / BLOCK as u64
     }
 
     /// Rows of one head's values, filled up.
     pub fn value_rows(&self) -> usize {
-        self.head.div_ceil(LANES) * BLOCK
+        self.head.div_ceil(LANES).saturating_mul(BLOCK)
     }
 
     /// Rows of scales of one plane in Q8_0.
@@ -70,15 +64,17 @@ impl Layout {
 
     /// Rows of one head's keys and values together.
     pub(super) fn head_rows(&self) -> usize {
-        self.head + self.value_rows()
+        self.head.saturating_add(self.value_rows())
     }
 
     /// Rows of halves and rows of codes of one block.
     pub(super) fn rows(&self) -> (usize, usize) {
-        let planes = self.layers * self.kv_heads;
+        // A header can say anything; what it says is looked at before it is believed.
+        let planes = self.layers.saturating_mul(self.kv_heads);
+        let numbers = planes.saturating_mul(self.head_rows());
         match self.kind {
-            KvType::F16 => (planes * self.head_rows(), 0),
-            KvType::Q8_0 => (planes * 2 * self.scale_rows(), planes * self.head_rows()),
+            KvType::F16 => (numbers, 0),
+            KvType::Q8_0 => (planes.saturating_mul(2 * self.scale_rows()), numbers),
         }
     }
 

@@ -13,7 +13,7 @@ mod table;
 mod tests;
 
 pub use blocks::{BlockId, Blocks, Owner, Use};
-pub use layout::{KvType, LANES, Layout, SCALED, bytes_per_token};
+pub use layout::{KvType, LANES, Layout, SCALED};
 pub use prefix::Link;
 pub use store::{Plane, Step, Store};
 pub use table::{Pool, Share, Table};

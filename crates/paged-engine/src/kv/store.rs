@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// As [`Store::provide`].
     pub fn copy(&mut self, layout: &Layout, from: BlockId, to: BlockId) -> Result<(), Error> {
-        self.provide(layout, &[from, to])?;
+        self.provide(layout, &[to])?;
         if let Ok([Some(from), Some(to)]) = self.blocks.get_disjoint_mut([from.index(), to.index()]) {
             to.map.copy_from_slice(&from.map);
         }

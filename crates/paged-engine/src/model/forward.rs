@@ -54,7 +54,7 @@ impl Decoder {
         let rows = Rows::new(self, batch);
         for (at, layer) in self.layers.iter().enumerate() {
             let attended = self.attend(workspace, at, layer, &state, &rows, step);
-            let [change] = linear(workspace, self, [&layer.output], attended, self.config.heads * self.config.head);
+            let [change] = self.linear(workspace, [&layer.output], attended, self.config.heads * self.config.head);
             self.add(workspace, &mut state, change, layer.post_attention_norm.as_deref());
             let change = self.feed_forward(workspace, layer, &state);
             self.add(workspace, &mut state, change, layer.post_feed_forward_norm.as_deref());
@@ -65,7 +65,7 @@ impl Decoder {
         }
         workspace.give(state);
         let normed = self.normed(workspace, wanted, &self.norm);
-        let [mut logits] = linear(workspace, self, [&self.head], normed, hidden);
+        let [mut logits] = self.linear(workspace, [&self.head], normed, hidden);
         if let Some(cap) = self.config.logit_cap {
             soft_cap(&mut logits, cap);
         }
@@ -131,7 +131,7 @@ impl Decoder {
     ) -> (Buffer, Buffer, Buffer) {
         let normed = normed(workspace, state, &layer.attention_norm, self.config.norm_epsilon);
         let matrices = [&layer.query, &layer.key, &layer.value];
-        let [mut query, mut key, value] = linear(workspace, self, matrices, normed, self.config.hidden);
+        let [mut query, mut key, value] = self.linear(workspace, matrices, normed, self.config.hidden);
         if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
             query = self.normed(workspace, query, query_norm);
             key = self.normed(workspace, key, key_norm);
@@ -171,9 +171,9 @@ impl Decoder {
     /// The gated feed-forward network: `down(activation(gate(x)) * up(x))`.
     fn feed_forward(&self, workspace: &mut Workspace, layer: &Layer, state: &[f32]) -> Buffer {
         let normed = normed(workspace, state, &layer.feed_forward_norm, self.config.norm_epsilon);
-        let [mut gated, up] = linear(workspace, self, [&layer.gate, &layer.up], normed, self.config.hidden);
+        let [mut gated, up] = self.linear(workspace, [&layer.gate, &layer.up], normed, self.config.hidden);
         gate(workspace, self.config.architecture.activation, &mut gated, up);
-        let [out] = linear(workspace, self, [&layer.down], gated, self.config.feed_forward);
+        let [out] = self.linear(workspace, [&layer.down], gated, self.config.feed_forward);
         out
     }
 
@@ -183,22 +183,22 @@ impl Decoder {
         workspace.give(rows);
         out
     }
-}
 
-/// What some matrices make of the same rows, `[rows][width]`, with their biases.
-fn linear<const N: usize>(
-    workspace: &mut Workspace,
-    decoder: &Decoder,
-    linear: [&Linear; N],
-    floats: Buffer,
-    width: usize,
-) -> [Buffer; N] {
-    let matrices = linear.map(|linear| decoder.weights.matrix(&linear.weight));
-    let mut out = workspace.products(matrices, floats, width);
-    for (rows, linear) in out.iter_mut().zip(linear) {
-        if let Some(bias) = &linear.bias {
-            add_bias(workspace, rows, bias);
+    /// What some matrices make of the same rows, `[rows][width]`, with their biases.
+    fn linear<const N: usize>(
+        &self,
+        workspace: &mut Workspace,
+        linear: [&Linear; N],
+        floats: Buffer,
+        width: usize,
+    ) -> [Buffer; N] {
+        let matrices = linear.map(|linear| self.weights.matrix(&linear.weight));
+        let mut out = workspace.products(matrices, floats, width);
+        for (rows, linear) in out.iter_mut().zip(linear) {
+            if let Some(bias) = &linear.bias {
+                add_bias(workspace, rows, bias);
+            }
         }
+        out
     }
-    out
 }

@@ -1,8 +1,9 @@
-//! A decoder without an engine around it, for synthetic models.
+//! What the tests share: a decoder without an engine around it, files, and where events go.
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 
 use gguf::Writer;
 use paged_engine::kernels::Kernels;
@@ -10,9 +11,22 @@ use paged_engine::kernels::team::Team;
 use paged_engine::kv::{KvType, Layout, Pool, Share, Step, Store, Table};
 use paged_engine::model::{Batch, Decoder, Workspace};
 use paged_engine::weights::Weights;
+use paged_engine::{Event, Sink};
 
 /// Tokens that a run holds at most, and the context that models are loaded for.
 const CONTEXT: usize = synthetic::cases::CONTEXT as usize;
+
+/// Sends every event on.
+pub struct Forward(pub Sender<Event>);
+
+impl Sink for Forward {
+    fn send(&mut self, event: Event) -> bool {
+        self.0.send(event).is_ok()
+    }
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
 
 /// A file that is gone with this value.
 pub struct TempFile(pub PathBuf);
